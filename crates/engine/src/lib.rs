@@ -1,1 +1,2 @@
-//!
+//! Engine.
+pub mod scheduler;
