@@ -1,0 +1,130 @@
+//! Configuration: defaults < file < environment < flags, each value with its origin.
+
+pub(crate) mod keys;
+mod layers;
+mod value;
+
+pub(crate) use layers::{ConfigError, Inputs, Layers, Machine, Origin};
+
+use martlet_model::{AccountId, Region};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which isolation a function needs to run at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    Full,
+    NoCgroups,
+}
+
+impl Isolation {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::NoCgroups => "no-cgroups",
+        }
+    }
+}
+
+/// What backs a function's `/tmp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tmp {
+    Disk,
+    Memory,
+}
+
+impl Tmp {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Limits of the HTTP gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    pub(crate) max_connections: usize,
+    pub(crate) max_headers: usize,
+    pub(crate) max_header_bytes: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+}
+
+/// The configuration of one server, checked. [`keys::KEYS`] says what each value means.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) account_id: AccountId,
+    pub(crate) region: Region,
+    pub(crate) user: String,
+    pub(crate) isolation: Isolation,
+    pub(crate) tmp: Tmp,
+    pub(crate) log_retention_days: u32,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) memory_budget_mb: u64,
+    pub(crate) account_concurrency: u32,
+    pub(crate) drain: Duration,
+    pub(crate) runtime_paths: Vec<PathBuf>,
+    pub(crate) log_level: String,
+    pub(crate) dev: bool,
+    pub(crate) gateway: Gateway,
+}
+
+impl Config {
+    /// Checks what a single key cannot: the form of names, and settings that exclude each other.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the setting, where it was set and what to do.
+    pub(crate) fn new(layers: &Layers) -> Result<Self, ConfigError> {
+        let account_id = AccountId::new(layers.text("account_id"))
+            .map_err(|e| layers.refused("account_id", e.to_string()))?;
+        let region =
+            Region::new(layers.text("region")).map_err(|e| layers.refused("region", e.to_string()))?;
+        let listen = layers.address("listen");
+        let dev = layers.switch("dev");
+        if dev && !listen.ip().is_loopback() {
+            return Err(layers.refused(
+                "listen",
+                format!(
+                    "development mode accepts any signature and therefore listens on loopback only; drop --dev or \
+                     listen on 127.0.0.1:{}",
+                    listen.port()
+                ),
+            ));
+        }
+        Ok(Self {
+            data_dir: layers.path("data_dir"),
+            listen,
+            account_id,
+            region,
+            user: layers.text("user"),
+            isolation: if layers.text("isolation") == "full" {
+                Isolation::Full
+            } else {
+                Isolation::NoCgroups
+            },
+            tmp: if layers.text("tmp") == "disk" { Tmp::Disk } else { Tmp::Memory },
+            log_retention_days: layers.number("log_retention_days"),
+            idle_timeout: layers.seconds("idle_timeout_seconds"),
+            memory_budget_mb: layers.number("memory_budget_mb"),
+            account_concurrency: layers.number("account_concurrency"),
+            drain: layers.seconds("drain_seconds"),
+            runtime_paths: layers.paths("runtime_paths"),
+            log_level: layers.text("log_level"),
+            dev,
+            gateway: Gateway {
+                max_connections: layers.number("gateway.max_connections"),
+                max_headers: layers.number("gateway.max_headers"),
+                max_header_bytes: layers.number("gateway.max_header_bytes"),
+                header_timeout: layers.seconds("gateway.header_timeout_seconds"),
+                body_timeout: layers.seconds("gateway.body_timeout_seconds"),
+                keep_alive: layers.seconds("gateway.keep_alive_seconds"),
+            },
+        })
+    }
+}
