@@ -1,1 +1,17 @@
-//!
+//! Execution environments: what starts a function version, hands it one event after another, and ends it.
+
+mod outcome;
+
+pub use outcome::{Completed, FunctionError};
+
+use martlet_model::FunctionVersion;
+use std::path::PathBuf;
+
+/// What an environment is started from. Immutable, and shared as an `Arc` by all environments of the version.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// The version to run.
+    pub version: FunctionVersion,
+    /// The unpacked package; the function sees it read-only at `/var/task`.
+    pub code_dir: PathBuf,
+}
