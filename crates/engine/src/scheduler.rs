@@ -264,19 +264,20 @@ impl Scheduler {
     }
 
     /// A caller was handed a dead environment and stands at the head of the line again.
-    pub fn broke_before_use(&mut self, environment: EnvironmentId, actions: &mut Vec<Action>) -> Ticket {
-        let version = self.environments.get(&environment).map(|slot| slot.version);
+    pub fn broke_before_use(
+        &mut self,
+        environment: EnvironmentId,
+        actions: &mut Vec<Action>,
+    ) -> (VersionId, Ticket) {
+        let version = self.environments[&environment].version;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        if let Some(entry) = version.and_then(|version| self.versions.get_mut(&version)) {
+        if let Some(entry) = self.versions.get_mut(&version) {
             entry.line.push_front(ticket);
         }
         self.remove(environment);
-        if let Some(version) = version {
-            self.want_starts(version);
-        }
         self.start_what_fits(actions);
-        ticket
+        (version, ticket)
     }
 
     /// An environment ended by itself. True when it was idle, so that the caller should drop what it holds of it; a
@@ -358,6 +359,12 @@ impl Scheduler {
             self.callers -= entry.line.len();
             actions.extend(entry.line.drain(..).map(Action::Refuse));
         }
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closing
     }
 
     /// Callers running and waiting.

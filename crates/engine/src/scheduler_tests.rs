@@ -197,7 +197,7 @@ fn a_dead_environment_puts_its_caller_back_at_the_head_of_the_line() {
     let version = machine.scheduler.add_version(128 * MB);
     let environment = machine.warm(version, 1, 0)[0];
     machine.arrive(version);
-    let ticket = machine.scheduler.broke_before_use(environment, &mut machine.actions);
+    let (_, ticket) = machine.scheduler.broke_before_use(environment, &mut machine.actions);
     assert_eq!(std::mem::take(&mut machine.actions), [Action::Start(version)]);
     let (fresh, actions) = machine.started(version, 1);
     assert_eq!(actions, [Action::Hand(ticket, fresh)]);
@@ -336,9 +336,7 @@ impl World {
             }
             Step::BreakBeforeUse(pick) => {
                 let Some(environment) = self.take_busy(pick) else { return };
-                let version = self.versions.clone().into_iter().find(|v| self.scheduler.counts(*v).busy > 0);
-                let ticket = self.scheduler.broke_before_use(environment, &mut actions);
-                self.waiting.push((version.expect("a busy one has a version"), ticket));
+                self.waiting.push(self.scheduler.broke_before_use(environment, &mut actions));
             }
             Step::Die(pick) => {
                 let all: Vec<_> = self.idle.iter().copied().collect();

@@ -1,0 +1,243 @@
+use super::*;
+use bytes::Bytes;
+use martlet_model::{
+    AccountId, Code, Configuration, FunctionName, FunctionVersion, Region, RequestId, RuntimeName,
+};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{Semaphore, watch};
+
+/// A world whose environments echo the payload, and do what the payload says.
+#[derive(Default)]
+struct World {
+    started: AtomicUsize,
+    stopped: AtomicUsize,
+    finished: AtomicUsize,
+    frozen: AtomicUsize,
+    refuse_starts: bool,
+    /// "hold" events wait for a permit.
+    gate: Option<Semaphore>,
+}
+
+#[derive(Clone, Default)]
+struct Played(Arc<World>);
+
+struct Fake {
+    world: Arc<World>,
+    number: usize,
+    event: Option<Invocation>,
+    alive: watch::Sender<bool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the world is full")]
+struct Full;
+
+impl Host for Played {
+    type Environment = Fake;
+    type StartError = Full;
+
+    async fn start(&self, _: Arc<Deployment>) -> Result<Fake, Full> {
+        tokio::task::yield_now().await;
+        if self.0.refuse_starts {
+            return Err(Full);
+        }
+        let number = self.0.started.fetch_add(1, Ordering::SeqCst);
+        Ok(Fake { world: Arc::clone(&self.0), number, event: None, alive: watch::channel(true).0 })
+    }
+}
+
+impl ExecutionEnvironment for Fake {
+    fn begin(&mut self, invocation: Invocation) {
+        self.event = Some(invocation);
+    }
+
+    async fn complete(&mut self) -> Completion {
+        let text = self.event.as_ref().map(|event| event.payload.clone()).unwrap_or_default();
+        if !*self.alive.borrow()
+            || (text.starts_with(b"dead once") && self.number == 0)
+            || text.starts_with(b"dead always")
+        {
+            return Completion::Undelivered(self.event.take().expect("an event was begun"));
+        }
+        if text.starts_with(b"hold")
+            && let Some(gate) = &self.world.gate
+        {
+            gate.acquire().await.expect("the gate stays open").forget();
+        }
+        self.event = None;
+        self.world.finished.fetch_add(1, Ordering::SeqCst);
+        let payload = Bytes::from(self.number.to_string());
+        let reusable = !text.starts_with(b"crash");
+        Completion::Done(Completed { payload, function_error: None, log_tail: vec![], reusable })
+    }
+
+    fn freeze(&mut self) {
+        self.world.frozen.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        1 << 20
+    }
+
+    fn exited(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut alive = self.alive.subscribe();
+        async move {
+            let _ = alive.wait_for(|alive| !alive).await;
+        }
+    }
+
+    async fn stop(self) {
+        self.world.stopped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn deployment(revision: &str) -> Arc<Deployment> {
+    let function = FunctionArn {
+        region: Region::new("us-east-1").unwrap(),
+        account: AccountId::new("000000000000").unwrap(),
+        name: FunctionName::new("f").unwrap(),
+    };
+    let configuration = Configuration {
+        runtime: RuntimeName::new("python3.12"),
+        handler: "a.b".into(),
+        role: String::new(),
+        description: String::new(),
+        timeout_seconds: 3,
+        memory_mb: 128,
+        ephemeral_mb: 512,
+        architecture: "x86_64".into(),
+        environment: BTreeMap::new(),
+        logging: Default::default(),
+    };
+    let code = Code { digest: "0".repeat(64), bytes: 1 };
+    let version = FunctionVersion {
+        function,
+        version: Version::Latest,
+        configuration,
+        code,
+        revision: revision.into(),
+    };
+    Arc::new(Deployment { version, code_dir: "/nowhere".into() })
+}
+
+fn event(payload: &str) -> Invocation {
+    Invocation {
+        request_id: RequestId::from_random([7; 16]),
+        invoked_arn: String::new(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        client_context: None,
+        trace_id: String::new(),
+        accepted: Timestamp(0),
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        concurrency: 10,
+        concurrent_starts: 4,
+        memory_bytes: 1 << 30,
+        idle_millis: 600_000,
+        freeze_millis: 1,
+    }
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("never came true: {what}");
+}
+
+async fn answer(engine: &Engine<Played>, deployment: &Arc<Deployment>, payload: &str) -> String {
+    let completed = engine.invoke(deployment, event(payload)).await.unwrap();
+    String::from_utf8(completed.payload.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn environments_are_reused_and_a_broken_one_is_replaced() {
+    let world = Played::default();
+    let engine = Engine::new(world.clone(), limits());
+    let d = deployment("1");
+    assert_eq!(answer(&engine, &d, "a").await, "0");
+    assert_eq!(answer(&engine, &d, "b").await, "0");
+    assert_eq!(answer(&engine, &d, "crash").await, "0");
+    assert_eq!(answer(&engine, &d, "c").await, "1");
+    until("frozen when idle", || world.0.frozen.load(Ordering::SeqCst) > 0).await;
+    assert!(engine.drain(Duration::from_secs(5)).await);
+    assert_eq!(world.0.stopped.load(Ordering::SeqCst), 2);
+    assert!(matches!(engine.invoke(&d, event("d")).await, Err(Rejected::Closing)));
+}
+
+#[tokio::test]
+async fn an_event_that_never_arrived_is_given_to_another_environment() {
+    let engine = Engine::new(Played::default(), limits());
+    assert_eq!(answer(&engine, &deployment("1"), "dead once").await, "1");
+    let refused = engine.invoke(&deployment("1"), event("dead always")).await;
+    assert!(matches!(refused, Err(Rejected::KeepsDying(_))), "{refused:?}");
+    assert_eq!(engine.counts().iter().map(|c| c.counts.waiting).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_stops_nothing() {
+    let world = Played(Arc::new(World { gate: Some(Semaphore::new(0)), ..World::default() }));
+    let engine = Engine::new(world.clone(), limits());
+    let d = deployment("1");
+    let call = tokio::spawn({
+        let (engine, d) = (engine.clone(), Arc::clone(&d));
+        async move { engine.invoke(&d, event("hold")).await }
+    });
+    until("the call runs", || engine.counts().iter().any(|c| c.counts.busy == 1)).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert_eq!(world.0.finished.load(Ordering::SeqCst), 0);
+    world.0.gate.as_ref().unwrap().add_permits(1);
+    until("the event is finished all the same", || world.0.finished.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(answer(&engine, &d, "next").await, "0");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_told_with_its_reason() {
+    let world = Played(Arc::new(World { refuse_starts: true, ..World::default() }));
+    let engine = Engine::new(world, limits());
+    let refused = engine.invoke(&deployment("1"), event("a")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "no execution environment could be started: the world is full");
+    assert!(engine.drain(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn a_new_revision_never_runs_on_an_old_environment() {
+    let world = Played::default();
+    let engine = Engine::new(world.clone(), limits());
+    let (old, new) = (deployment("1"), deployment("2"));
+    assert_eq!(answer(&engine, &old, "a").await, "0");
+    assert_eq!(answer(&engine, &new, "a").await, "1");
+    engine.retire(&old.version.function, |kept| kept.version.revision == "2");
+    until("the old one is stopped", || world.0.stopped.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(answer(&engine, &new, "a").await, "1");
+}
+
+#[tokio::test]
+async fn callers_over_the_limit_are_throttled_and_callers_in_line_can_leave() {
+    let world = Played(Arc::new(World { gate: Some(Semaphore::new(0)), ..World::default() }));
+    let engine = Engine::new(world.clone(), Limits { concurrency: 2, memory_bytes: 128 << 20, ..limits() });
+    let d = deployment("1");
+    let call = |payload: &'static str| {
+        let (engine, d) = (engine.clone(), Arc::clone(&d));
+        tokio::spawn(async move { engine.invoke(&d, event(payload)).await })
+    };
+    let running = call("hold");
+    until("one runs", || engine.counts().iter().any(|c| c.counts.busy == 1)).await;
+    let waiting = call("b");
+    until("one waits: there is memory for one", || engine.counts().iter().any(|c| c.counts.waiting == 1))
+        .await;
+    assert!(matches!(engine.invoke(&d, event("c")).await, Err(Rejected::Throttled { limit: 2 })));
+    waiting.abort();
+    assert!(waiting.await.is_err());
+    assert_eq!(engine.counts()[0].counts.waiting, 0);
+    world.0.gate.as_ref().unwrap().add_permits(1);
+    assert!(running.await.unwrap().is_ok());
+}

@@ -1,0 +1,54 @@
+//! What the engine needs of the world: something that starts environments, and environments that run events.
+//!
+//! [`martlet_environment`] is the real one; tests play it.
+
+use martlet_environment::{Completed, Deployment};
+use martlet_model::Invocation;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Starts execution environments.
+pub trait Host: Send + Sync + 'static {
+    /// What it starts.
+    type Environment: ExecutionEnvironment;
+    /// Why the platform could not start one. A function whose init code fails is no such error: its environment
+    /// starts, and says so when it is used.
+    type StartError: std::error::Error + Send + Sync + 'static;
+
+    /// Starts an environment and resolves when its init phase is over.
+    fn start(
+        &self,
+        deployment: Arc<Deployment>,
+    ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send;
+}
+
+/// How an invocation that was begun came out.
+#[derive(Debug)]
+pub enum Completion {
+    /// The function answered, failed, crashed or ran out of time.
+    Done(Completed),
+    /// The environment had died before the function saw the event; it can be given to another.
+    Undelivered(Invocation),
+}
+
+/// One environment. It is owned by whoever uses it, and takes one event at a time.
+pub trait ExecutionEnvironment: Send + 'static {
+    /// Hands an event over; thaws the environment first when it is frozen.
+    fn begin(&mut self, invocation: Invocation);
+
+    /// Resolves when the event that [`begin`](Self::begin) handed over is dealt with. A future that is dropped loses
+    /// nothing: calling again goes on where it stood.
+    fn complete(&mut self) -> impl Future<Output = Completion> + Send;
+
+    /// Stops the clock of an idle environment.
+    fn freeze(&mut self);
+
+    /// Memory it holds at this moment, in bytes.
+    fn memory_bytes(&self) -> u64;
+
+    /// Resolves when the environment's processes are gone, for whatever reason.
+    fn exited(&self) -> impl Future<Output = ()> + Send + 'static;
+
+    /// The shutdown phase; resolves when nothing of it is left.
+    fn stop(self) -> impl Future<Output = ()> + Send;
+}
