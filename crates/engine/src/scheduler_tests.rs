@@ -103,7 +103,7 @@ fn who_waits_is_served_by_whatever_is_free_first() {
 #[test]
 fn a_burst_of_first_calls_is_no_stampede() {
     let mut machine = Machine::new(limits());
-    let version = machine.scheduler.add_version(1 * MB);
+    let version = machine.scheduler.add_version(MB);
     let mut starts = 0;
     for _ in 0..500 {
         starts += machine.arrive(version).1.len();
@@ -294,7 +294,7 @@ impl World {
                 }
                 Action::Start(version) => self.starting.push(version),
                 Action::Stop(environment) => {
-                    assert!(self.idle.remove(&environment), "only idle ones are stopped")
+                    assert!(self.idle.remove(&environment), "only idle ones are stopped");
                 }
                 Action::Freeze(environment) => assert!(self.idle.contains(&environment)),
             }
