@@ -1,8 +1,12 @@
 //! Execution environments: what starts a function version, hands it one event after another, and ends it.
 
+mod frame;
+mod log;
 mod outcome;
+mod runtimes;
 
 pub use outcome::{Completed, FunctionError};
+pub use runtimes::{Interpreter, MissingRuntime, Places, Runtimes};
 
 use martlet_model::FunctionVersion;
 use std::path::PathBuf;

@@ -1,0 +1,269 @@
+//! The frames that a managed runtime's bootstrap and the server exchange over a Unix stream socket.
+//!
+//! `runtimes/PROTOCOL.md` describes the exchange; this file is its Rust end. Whatever arrives here was written by a
+//! process that runs the function's code, so nothing in it is believed: lengths are bounded before a byte is
+//! buffered for them, unknown kinds and misplaced frames end the environment.
+//!
+//! ```text
+//!  0        1            4            8            12             16
+//!  +--------+------------+------------+------------+--------------+-----------+-----------+
+//!  | kind   | zero (3)   | sequence   | meta bytes | payload bytes| meta      | payload   |
+//!  +--------+------------+------------+------------+--------------+-----------+-----------+
+//! ```
+//! All integers are big-endian. `sequence` numbers the events of one environment from 1; an answer repeats the
+//! number of the event that it answers. Frames that belong to no event carry 0.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// Bytes before the meta.
+pub(crate) const HEADER_BYTES: usize = 16;
+/// Longest meta that a bootstrap may send.
+pub(crate) const META_BYTES: usize = 64 * 1024;
+/// Longest payload that a bootstrap may send: the response limit with its slack. A bootstrap whose result is longer
+/// sends [`Kind::TooLarge`] instead.
+pub(crate) const PAYLOAD_BYTES: usize =
+    martlet_model::limits::SYNC_RESPONSE_BYTES + martlet_model::limits::RESPONSE_SLACK_BYTES;
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// To the bootstrap: an event. Meta: [`InvokeMeta`]; payload: the event.
+    Invoke = 1,
+    /// From it: the handler is loaded, events may come. Empty.
+    Ready = 16,
+    /// From it: the handler could not be loaded. Meta: `{"errorType"}`; payload: the error document.
+    InitError = 17,
+    /// From it: the handler's result. Payload: the result.
+    Response = 18,
+    /// From it: the handler failed. Meta: `{"errorType"}`; payload: the error document.
+    Error = 19,
+    /// From it: the result is longer than [`PAYLOAD_BYTES`]. Empty.
+    TooLarge = 20,
+}
+
+impl Kind {
+    fn from_bootstrap(byte: u8) -> Option<Self> {
+        [Self::Ready, Self::InitError, Self::Response, Self::Error, Self::TooLarge]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// A frame from the bootstrap, within bounds but otherwise unchecked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// What it says.
+    pub(crate) kind: Kind,
+    /// Which event it answers; 0 before the first.
+    pub(crate) sequence: u32,
+    /// JSON text, or nothing.
+    pub(crate) meta: Bytes,
+    /// The result or the error document.
+    pub(crate) payload: Bytes,
+}
+
+/// Why the bytes on the socket are no frame. There is no way back into step: the environment is over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    /// A kind that bootstraps do not send.
+    #[error("frame of unknown kind {0}")]
+    Kind(u8),
+    /// The three bytes that must be zero are not.
+    #[error("frame with non-zero padding")]
+    Padding,
+    /// The announced meta is longer than [`META_BYTES`].
+    #[error("frame announces {0} bytes of meta, at most {META_BYTES} are taken")]
+    Meta(usize),
+    /// The announced payload is longer than [`PAYLOAD_BYTES`].
+    #[error("frame announces {0} bytes of payload, at most {PAYLOAD_BYTES} are taken")]
+    Payload(usize),
+}
+
+/// What the bootstrap is told about an event besides its payload.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct InvokeMeta<'a> {
+    /// The request id.
+    pub(crate) id: &'a str,
+    /// When the function's time is over, in milliseconds of the Unix epoch.
+    pub(crate) deadline: u64,
+    /// The ARN as invoked.
+    pub(crate) arn: &'a str,
+    /// The X-Ray trace header; empty for none.
+    pub(crate) trace: &'a str,
+    /// The client context, JSON text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<&'a str>,
+}
+
+/// Header and meta of an [`Kind::Invoke`] frame whose payload, of `payload_bytes`, is written right after it.
+#[must_use]
+pub(crate) fn invoke_head(sequence: u32, meta: &InvokeMeta<'_>, payload_bytes: usize) -> Bytes {
+    let mut head = BytesMut::with_capacity(HEADER_BYTES + 256).writer();
+    head.get_mut().put_bytes(0, HEADER_BYTES);
+    // Writing strings and numbers into memory has no way to fail; an empty meta would be refused by the bootstrap.
+    let written = serde_json::to_writer(&mut head, meta);
+    debug_assert!(written.is_ok());
+    let mut head = head.into_inner();
+    let meta_bytes = head.len() - HEADER_BYTES;
+    let mut fixed = &mut head[..HEADER_BYTES];
+    fixed.put_u32(u32::from(Kind::Invoke as u8) << 24);
+    fixed.put_u32(sequence);
+    fixed.put_u32(saturate(meta_bytes));
+    fixed.put_u32(saturate(payload_bytes));
+    head.freeze()
+}
+
+fn saturate(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// How a look into the receive buffer went.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    /// A whole frame; its bytes are gone from the buffer.
+    Frame(Frame),
+    /// Not yet: at least this many more bytes belong to the frame that has begun.
+    Missing(usize),
+}
+
+/// Takes the first frame out of `buffer`, without copying its payload.
+///
+/// # Errors
+/// [`FrameError`] as soon as the header is there and is wrong, however little of the rest has arrived.
+pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, FrameError> {
+    if buffer.len() < HEADER_BYTES {
+        return Ok(Decoded::Missing(HEADER_BYTES - buffer.len()));
+    }
+    let mut header = &buffer[..HEADER_BYTES];
+    let first = header.get_u32();
+    let kind_byte = (first >> 24) as u8;
+    let kind = Kind::from_bootstrap(kind_byte).ok_or(FrameError::Kind(kind_byte))?;
+    if first << 8 != 0 {
+        return Err(FrameError::Padding);
+    }
+    let sequence = header.get_u32();
+    let meta_bytes = header.get_u32() as usize;
+    let payload_bytes = header.get_u32() as usize;
+    if meta_bytes > META_BYTES {
+        return Err(FrameError::Meta(meta_bytes));
+    }
+    if payload_bytes > PAYLOAD_BYTES {
+        return Err(FrameError::Payload(payload_bytes));
+    }
+    let total = HEADER_BYTES + meta_bytes + payload_bytes;
+    if buffer.len() < total {
+        return Ok(Decoded::Missing(total - buffer.len()));
+    }
+    let mut frame = buffer.split_to(total).freeze();
+    frame.advance(HEADER_BYTES);
+    let meta = frame.split_to(meta_bytes);
+    Ok(Decoded::Frame(Frame { kind, sequence, meta, payload: frame }))
+}
+
+/// The `errorType` in the meta of an error frame, when there is one of a sane length.
+#[must_use]
+pub(crate) fn error_type(meta: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct ErrorMeta {
+        #[serde(rename = "errorType")]
+        error_type: String,
+    }
+    let meta: ErrorMeta = serde_json::from_slice(meta).ok()?;
+    (!meta.error_type.is_empty() && meta.error_type.len() <= 256).then_some(meta.error_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encode(kind: u8, sequence: u32, meta: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![kind, 0, 0, 0];
+        bytes.put_u32(sequence);
+        bytes.put_u32(meta.len() as u32);
+        bytes.put_u32(payload.len() as u32);
+        bytes.extend_from_slice(meta);
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn an_event_is_framed_as_the_bootstraps_read_it() {
+        let meta = InvokeMeta { id: "i", deadline: 7, arn: "a", trace: "t\"", client: None };
+        let head = invoke_head(3, &meta, 5);
+        assert_eq!(&head[..12], [1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, (head.len() - 16) as u8]);
+        assert_eq!(&head[12..16], [0, 0, 0, 5]);
+        assert_eq!(&head[16..], br#"{"id":"i","deadline":7,"arn":"a","trace":"t\""}"#);
+        let with_client = InvokeMeta { client: Some("{}"), ..meta };
+        assert!(invoke_head(3, &with_client, 5).ends_with(br#","client":"{}"}"#));
+    }
+
+    #[test]
+    fn wrong_headers_are_refused_before_their_bodies_arrive() {
+        let refused = |bytes: Vec<u8>| decode(&mut BytesMut::from(&bytes[..16])).unwrap_err();
+        assert_eq!(refused(encode(1, 0, b"", b"")), FrameError::Kind(1));
+        assert_eq!(refused(encode(99, 0, b"", b"")), FrameError::Kind(99));
+        let mut padded = encode(16, 0, b"", b"");
+        padded[2] = 1;
+        assert_eq!(refused(padded), FrameError::Padding);
+        let mut long = encode(18, 1, b"", b"");
+        long[12..16].copy_from_slice(&(PAYLOAD_BYTES as u32 + 1).to_be_bytes());
+        assert_eq!(refused(long.clone()), FrameError::Payload(PAYLOAD_BYTES + 1));
+        long[8..12].copy_from_slice(&[0xff; 4]);
+        assert_eq!(refused(long), FrameError::Meta(u32::MAX as usize));
+    }
+
+    #[test]
+    fn error_types_are_read_from_sane_meta_only() {
+        assert_eq!(error_type(br#"{"errorType":"Runtime.X"}"#).as_deref(), Some("Runtime.X"));
+        for strange in ["", "{}", "[]", r#"{"errorType":7}"#, r#"{"errorType":""}"#, "{\"errorType\":\"\u{1}"] {
+            assert_eq!(error_type(strange.as_bytes()), None, "{strange}");
+        }
+        let long = format!(r#"{{"errorType":"{}"}}"#, "x".repeat(257));
+        assert_eq!(error_type(long.as_bytes()), None);
+    }
+
+    fn kinds() -> impl Strategy<Value = u8> {
+        16u8..=20
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cut(
+            frames in prop::collection::vec(
+                (kinds(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40), prop::collection::vec(any::<u8>(), 0..300)),
+                0..6,
+            ),
+            cut in 1usize..64,
+        ) {
+            let stream: Vec<u8> =
+                frames.iter().flat_map(|(kind, sequence, meta, payload)| encode(*kind, *sequence, meta, payload)).collect();
+            let mut buffer = BytesMut::new();
+            let mut seen = Vec::new();
+            for piece in stream.chunks(cut) {
+                buffer.extend_from_slice(piece);
+                while let Decoded::Frame(frame) = decode(&mut buffer).unwrap() {
+                    seen.push((frame.kind as u8, frame.sequence, frame.meta.to_vec(), frame.payload.to_vec()));
+                }
+            }
+            prop_assert!(buffer.is_empty());
+            prop_assert_eq!(seen, frames);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic_and_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            match decode(&mut buffer) {
+                Ok(Decoded::Missing(missing)) => {
+                    prop_assert!(missing <= HEADER_BYTES + META_BYTES + PAYLOAD_BYTES);
+                    prop_assert_eq!(buffer.len(), bytes.len());
+                }
+                Ok(Decoded::Frame(frame)) => {
+                    prop_assert_eq!(HEADER_BYTES + frame.meta.len() + frame.payload.len() + buffer.len(), bytes.len());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

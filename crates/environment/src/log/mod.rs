@@ -1,0 +1,7 @@
+//! The log of an environment: what the function writes, cut into records, between the lines of the platform.
+
+mod lines;
+mod records;
+
+pub(crate) use lines::{InitPhase, InitStatus, Lines, Report, Status};
+pub(crate) use records::{Record, Splitter};
