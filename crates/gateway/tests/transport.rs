@@ -1,5 +1,7 @@
 //! Raw bytes against the server: what a well-behaved client never sends.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use bytes::Bytes;
 use martlet_gateway::{Admission, BodyFault, Door, Head, Options, Response, serve};
 use std::net::SocketAddr;
