@@ -1,0 +1,75 @@
+//! One function as the picture in memory shows it.
+
+use crate::machine::Snapshot;
+use crate::record::VersionRecord;
+use martlet_environment::Deployment;
+use martlet_model::{FunctionArn, FunctionVersion, Version};
+use martlet_store::Revision;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A function at one moment: immutable, and replaced whole when something changes.
+#[derive(Debug)]
+pub struct Function {
+    pub(crate) snapshot: Snapshot,
+    /// The revision of its record in the store.
+    pub(crate) stored: Revision,
+    /// What can be invoked, by version.
+    pub(crate) deployments: BTreeMap<Version, Arc<Deployment>>,
+}
+
+impl Function {
+    /// Makes the picture of `snapshot`. A deployment that `before` has stays the same one, by address.
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        stored: Revision,
+        before: Option<&Self>,
+        deploy: impl Fn(&FunctionVersion) -> Option<Arc<Deployment>>,
+    ) -> Self {
+        let active = snapshot.versions.values().filter(|v| v.state == crate::State::Active);
+        let runnable = active.map(|v| (v.version.version, &v.version));
+        let latest = snapshot.serving().map(|version| (Version::Latest, version));
+        let mut deployments = BTreeMap::new();
+        for (key, version) in runnable.chain(latest) {
+            let same = before
+                .and_then(|before| before.deployments.get(&key))
+                .filter(|deployment| deployment.version == *version);
+            if let Some(deployment) = same.map(Arc::clone).or_else(|| deploy(version)) {
+                deployments.insert(key, deployment);
+            }
+        }
+        Self { snapshot, stored, deployments }
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn arn(&self) -> &FunctionArn {
+        &self.latest().version.function
+    }
+
+    /// `$LATEST` as it was last configured, whether or not that serves already.
+    #[must_use]
+    pub fn latest(&self) -> &VersionRecord {
+        &self.snapshot.record.latest
+    }
+
+    /// One version, if it exists.
+    #[must_use]
+    pub fn version(&self, version: Version) -> Option<&VersionRecord> {
+        match version {
+            Version::Latest => Some(self.latest()),
+            Version::Published(number) => self.snapshot.versions.get(&number).map(AsRef::as_ref),
+        }
+    }
+
+    /// `$LATEST` and the published versions, in the order of their numbers.
+    pub fn versions(&self) -> impl Iterator<Item = &VersionRecord> {
+        std::iter::once(self.latest()).chain(self.snapshot.versions.values().map(AsRef::as_ref))
+    }
+
+    /// Its tags.
+    #[must_use]
+    pub fn tags(&self) -> &BTreeMap<String, String> {
+        &self.snapshot.record.tags
+    }
+}

@@ -1,0 +1,570 @@
+//! The registry: changes, one at a time for each function, and the picture they leave.
+
+use crate::function::Function;
+use crate::machine::{self, Change, Creation, Outcome, Publication, Refused, Settings, Snapshot, Stamp};
+use crate::packages::{Packages, PackagesError};
+use crate::record::{Reason, VersionRecord};
+use crate::world::{Shown, Usage};
+use crate::{keep, stored};
+use bytes::Bytes;
+use martlet_environment::Deployment;
+use martlet_model::{AccountId, FunctionArn, FunctionName, FunctionVersion, Qualifier, Region, Timestamp};
+use martlet_model::{Version, limits};
+use martlet_store::{Digest, Expect, MAX_VALUE_BYTES, Store, StoreError, Write};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Functions share this many locks; two of one lock wait for each other's commits, a few milliseconds.
+const LOCKS: usize = 64;
+/// Published versions whose records are removed together with their function's; the rest follow.
+const REMOVED_AT_ONCE: usize = martlet_store::MAX_BATCH - 1;
+
+/// Hears what can be invoked, after every change of that.
+pub trait Observer: Send + Sync + 'static {
+    /// From now on the invocations of `function` resolve to one of `current`, and to no other deployment; none are
+    /// left when the function is gone. Called after the change is durable and shown. Must not block.
+    fn current(&self, function: &FunctionArn, current: &[Arc<Deployment>]);
+}
+
+/// Why an invocation has nothing to run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    /// There is no such function, version or alias.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// It is there and cannot be invoked yet, or never could; the state's name as the API spells it.
+    #[error("the function is in the state {0}")]
+    NotActive(&'static str),
+}
+
+/// Why a change did not happen. None of them leaves anything behind that shows.
+#[derive(Debug, thiserror::Error)]
+pub enum FunctionsError {
+    /// There is no such function.
+    #[error("{0} does not exist")]
+    NotFound(FunctionArn),
+    /// There is one of this name already.
+    #[error("the function {0} exists already")]
+    Exists(FunctionName),
+    /// The function's state or the caller's precondition is against it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// All zip files of the account together would be over [`limits::CODE_STORAGE_BYTES`].
+    #[error("the code of all functions would be over the account's {limit} bytes", limit = limits::CODE_STORAGE_BYTES)]
+    CodeStorage,
+    /// The package was refused, or could not be stored.
+    #[error(transparent)]
+    Package(#[from] PackagesError),
+    /// The store failed; unless it says that it is closed, nothing was changed.
+    #[error("the store failed while working on a function")]
+    Store(#[from] StoreError),
+    /// A record could not be written as JSON or is larger than the store takes.
+    #[error("the record of {0} is too large")]
+    TooLarge(FunctionArn),
+    /// The system gave no randomness for an id.
+    #[error("the system gives no random numbers: {0}")]
+    Randomness(getrandom::Error),
+    /// The task that worked on it died.
+    #[error("the work on a function was cut short")]
+    Cut,
+}
+
+/// A function to create.
+#[derive(Clone, Debug)]
+pub struct NewFunction {
+    /// Its identity.
+    pub function: FunctionArn,
+    /// How it runs.
+    pub settings: Settings,
+    /// Its package.
+    pub zip: Bytes,
+    /// Its tags; the caller has checked their number and form.
+    pub tags: BTreeMap<String, String>,
+    /// Whether to publish version 1 as well.
+    pub publish: bool,
+}
+
+/// New code for a function.
+#[derive(Clone, Debug)]
+pub struct CodeUpdate {
+    /// Its package.
+    pub zip: Bytes,
+    /// Another architecture, if it changes.
+    pub architecture: Option<String>,
+    /// Whether to publish a version as well.
+    pub publish: bool,
+    /// Only to check everything, and change nothing.
+    pub dry_run: bool,
+    /// The revision id that `$LATEST` must have.
+    pub expected_revision: Option<String>,
+}
+
+/// A version to publish.
+#[derive(Clone, Debug, Default)]
+pub struct Publish {
+    /// A description other than that of `$LATEST`.
+    pub description: Option<String>,
+    /// The digest that the code of `$LATEST` must have.
+    pub expected_digest: Option<String>,
+    /// The revision id that `$LATEST` must have.
+    pub expected_revision: Option<String>,
+}
+
+/// All functions of this server. Cheap to clone. Needs a tokio runtime.
+///
+/// Every method that changes something works in a task of its own: dropping its future does not stop it half-way.
+/// When one resolves to `Ok`, the change is on stable storage and shown.
+#[derive(Clone)]
+pub struct Functions {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) packages: Arc<Packages>,
+    pub(crate) shown: Shown,
+    pub(crate) garbage: keep::Garbage,
+    observer: Arc<dyn Observer>,
+    locks: Vec<Mutex<()>>,
+}
+
+impl Functions {
+    /// Reads all records and takes up what was under way when the server last stopped. Packages lie unpacked in the
+    /// folder `packages`, which nobody else may write to.
+    ///
+    /// # Errors
+    /// The store or the folder cannot be read, or has records that this version does not know.
+    pub async fn open(
+        store: Store,
+        packages: &Path,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, stored::OpenError> {
+        let packages = Packages::open(store.clone(), packages.to_owned())?;
+        let inner = Inner {
+            store,
+            packages,
+            shown: Shown::default(),
+            garbage: keep::Garbage::default(),
+            observer,
+            locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
+        };
+        let functions = Self { inner: Arc::new(inner) };
+        functions.load().await?;
+        Ok(functions)
+    }
+
+    /// What an invocation runs: from memory, without waiting.
+    ///
+    /// # Errors
+    /// There is nothing to run.
+    pub fn resolve(
+        &self,
+        function: &FunctionArn,
+        qualifier: Option<&Qualifier>,
+    ) -> Result<Arc<Deployment>, Unresolved> {
+        let not_found = || {
+            Unresolved::NotFound(match qualifier {
+                Some(qualifier) => function.qualified(qualifier),
+                None => function.to_string(),
+            })
+        };
+        let found = self.inner.shown.get(function).ok_or_else(not_found)?;
+        let version = match qualifier {
+            None | Some(Qualifier::Latest) => Version::Latest,
+            Some(Qualifier::Version(number)) => Version::Published(*number),
+            Some(Qualifier::Alias(_)) => return Err(not_found()),
+        };
+        if let Some(deployment) = found.deployments.get(&version) {
+            return Ok(Arc::clone(deployment));
+        }
+        match &found.version(version).ok_or_else(not_found)?.state {
+            crate::State::Failed(_) => Err(Unresolved::NotActive("Failed")),
+            // Active without a deployment: its folder is being made again.
+            crate::State::Pending | crate::State::Active => Err(Unresolved::NotActive("Pending")),
+        }
+    }
+
+    /// One function.
+    #[must_use]
+    pub fn get(&self, function: &FunctionArn) -> Option<Arc<Function>> {
+        self.inner.shown.get(function)
+    }
+
+    /// The functions of an account in a region, by name.
+    #[must_use]
+    pub fn list(&self, account: &AccountId, region: &Region) -> Vec<Arc<Function>> {
+        self.inner.shown.list(account, region)
+    }
+
+    /// What an account has in a region.
+    #[must_use]
+    pub fn usage(&self, account: &AccountId, region: &Region) -> Usage {
+        self.inner.shown.usage(account, region)
+    }
+
+    /// Creates a function, and returns what it is: pending, with its package checked and stored, and unpacked soon.
+    /// With `publish`, what is returned is version 1.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn create(&self, new: NewFunction) -> Result<VersionRecord, FunctionsError> {
+        self.detached(|functions| async move {
+            let arn = new.function.clone();
+            functions.refuse_existing(&arn)?;
+            functions.refuse_overfull(&arn, new.zip.len() as u64)?;
+            let (code, pin) = functions.inner.packages.accept(new.zip).await?;
+            let digest = code.digest.clone();
+            let publish = new.publish;
+            let _turn = functions.turn(&arn).await;
+            let creation =
+                Creation { function: new.function, settings: new.settings, code, tags: new.tags, publish };
+            let created = match functions.refuse_existing(&arn) {
+                Ok(()) => functions.commit(&arn, None, machine::create(creation, &stamp()?)).await,
+                Err(exists) => Err(exists),
+            };
+            drop(pin);
+            if created.is_err() {
+                functions.suspect(&digest);
+            }
+            let created = created?;
+            functions.settle_soon(arn);
+            Ok(newest(&created, publish))
+        })
+        .await
+    }
+
+    /// Gives `$LATEST` other code; what served before goes on until the new package is unpacked. With `publish`, what
+    /// is returned is the new version; with `dry_run`, what is there already.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn update_code(
+        &self,
+        function: &FunctionArn,
+        update: CodeUpdate,
+    ) -> Result<VersionRecord, FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let found = functions.find(&arn)?;
+            machine::check_revision(&found.snapshot, update.expected_revision.as_deref())?;
+            functions.refuse_overfull(&arn, update.zip.len() as u64)?;
+            let (code, pin) = functions.inner.packages.accept(update.zip).await?;
+            let digest = code.digest.clone();
+            let _turn = functions.turn(&arn).await;
+            let updated = async {
+                let now = functions.find(&arn)?;
+                let expected = update.expected_revision.as_deref();
+                let change = machine::update_code(
+                    &now.snapshot,
+                    code,
+                    update.architecture,
+                    update.publish,
+                    expected,
+                    &stamp()?,
+                )?;
+                if update.dry_run {
+                    return Ok(now);
+                }
+                functions.commit(&arn, Some(&now), change).await
+            };
+            let updated = updated.await;
+            drop(pin);
+            // Nothing may refer to the package after a failure or a dry run.
+            functions.suspect(&digest);
+            let updated = updated?;
+            if update.dry_run {
+                return Ok(updated.latest().clone());
+            }
+            functions.settle_soon(arn);
+            Ok(newest(&updated, update.publish))
+        })
+        .await
+    }
+
+    /// Edits the settings of `$LATEST`; what served before goes on for a moment. `edit` may be called with the lock of
+    /// the function held, so it only edits.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn update_settings(
+        &self,
+        function: &FunctionArn,
+        expected_revision: Option<String>,
+        edit: impl FnOnce(&mut Settings) + Send + 'static,
+    ) -> Result<VersionRecord, FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let _turn = functions.turn(&arn).await;
+            let now = functions.find(&arn)?;
+            let change =
+                machine::update_settings(&now.snapshot, edit, expected_revision.as_deref(), &stamp()?)?;
+            let updated = functions.commit(&arn, Some(&now), change).await?;
+            functions.settle_soon(arn);
+            Ok(updated.latest().clone())
+        })
+        .await
+    }
+
+    /// Publishes `$LATEST` as a version that never changes. When nothing changed since the last one, that one is
+    /// returned and nothing is published.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn publish(
+        &self,
+        function: &FunctionArn,
+        publish: Publish,
+    ) -> Result<VersionRecord, FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let _turn = functions.turn(&arn).await;
+            let now = functions.find(&arn)?;
+            functions.refuse_overfull(&arn, now.latest().version.code.bytes)?;
+            let publication = machine::publish(
+                &now.snapshot,
+                publish.description,
+                publish.expected_digest.as_deref(),
+                publish.expected_revision.as_deref(),
+                &stamp()?,
+            )?;
+            let (number, published) = match publication {
+                Publication::Unchanged(number) => (number, now),
+                Publication::Published(number, change) => {
+                    let published = functions.commit(&arn, Some(&now), *change).await?;
+                    functions.settle_soon(arn);
+                    (number, published)
+                }
+            };
+            let version = published.version(Version::Published(number));
+            version.cloned().ok_or(FunctionsError::Refused(Refused::NoSuchVersion(number)))
+        })
+        .await
+    }
+
+    /// Adds tags, or replaces the values of those that are there.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn tag(
+        &self,
+        function: &FunctionArn,
+        tags: BTreeMap<String, String>,
+    ) -> Result<(), FunctionsError> {
+        self.edit(function, move |now| machine::tag(now, tags)).await
+    }
+
+    /// Removes tags; those that are not there do not matter.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn untag(&self, function: &FunctionArn, keys: Vec<String>) -> Result<(), FunctionsError> {
+        self.edit(function, move |now| Ok(machine::untag(now, &keys))).await
+    }
+
+    /// Removes one published version. Its number is not used again.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn delete_version(&self, function: &FunctionArn, number: u64) -> Result<(), FunctionsError> {
+        self.edit(function, move |now| machine::remove_version(now, number)).await
+    }
+
+    /// Removes the function and all its versions.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn delete(&self, function: &FunctionArn) -> Result<(), FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let _turn = functions.turn(&arn).await;
+            let now = functions.find(&arn)?;
+            let expect = Expect::Revision(now.stored);
+            let mut batch = vec![Write::Delete { key: stored::function_key(&arn), expect }];
+            let mut versions = now.snapshot.versions.keys().map(|number| Write::Delete {
+                key: stored::version_key(&now.snapshot.record, *number),
+                expect: Expect::Any,
+            });
+            batch.extend(versions.by_ref().take(REMOVED_AT_ONCE));
+            functions.inner.store.kv.batch(batch).await?;
+            functions.show(&arn, None);
+            // The function is gone. What is left of it, if anything fails now, goes at the next start.
+            loop {
+                let batch: Vec<Write> = versions.by_ref().take(REMOVED_AT_ONCE).collect();
+                if batch.is_empty() {
+                    return Ok(());
+                }
+                if let Err(error) = functions.inner.store.kv.batch(batch).await {
+                    tracing::warn!(function = %arn, %error, "cannot remove the versions of a deleted function");
+                    return Ok(());
+                }
+            }
+        })
+        .await
+    }
+
+    async fn edit(
+        &self,
+        function: &FunctionArn,
+        decide: impl FnOnce(&Snapshot) -> Result<Change, Refused> + Send + 'static,
+    ) -> Result<(), FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let _turn = functions.turn(&arn).await;
+            let now = functions.find(&arn)?;
+            let change = decide(&now.snapshot)?;
+            functions.commit(&arn, Some(&now), change).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Finishes what is pending for the function, in a task of its own.
+    pub(crate) fn settle_soon(&self, arn: FunctionArn) {
+        let functions = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = functions.settle(&arn).await {
+                // It stays pending, and is tried again by `maintain` and at the next start.
+                tracing::error!(function = %arn, %error, "cannot finish a change of the function");
+            }
+        });
+    }
+
+    pub(crate) async fn settle(&self, arn: &FunctionArn) -> Result<(), FunctionsError> {
+        let Some(found) = self.inner.shown.get(arn) else { return Ok(()) };
+        for digest in machine::pending(&found.snapshot) {
+            let outcome = match digest.parse::<Digest>() {
+                Ok(parsed) => match self.inner.packages.unpack(parsed).await {
+                    Ok(()) => Outcome::Ready,
+                    Err(error) => failed(arn, &error),
+                },
+                Err(error) => failed(arn, &error),
+            };
+            let _turn = self.turn(arn).await;
+            let Some(now) = self.inner.shown.get(arn) else { return Ok(()) };
+            if let Some(change) = machine::settle(&now.snapshot, &digest, &outcome, &stamp()?) {
+                self.commit(arn, Some(&now), change).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a change as one batch, and shows it.
+    async fn commit(
+        &self,
+        arn: &FunctionArn,
+        now: Option<&Function>,
+        change: Change,
+    ) -> Result<Arc<Function>, FunctionsError> {
+        let too_large = |_| FunctionsError::TooLarge(arn.clone());
+        let mut writes = vec![Write::Put {
+            key: stored::function_key(arn),
+            value: stored::encode(&change.record).map_err(too_large)?,
+            expect: now.map_or(Expect::Absent, |now| Expect::Revision(now.stored)),
+        }];
+        for (number, version) in &change.put {
+            let key = stored::version_key(&change.record, *number);
+            let value = stored::encode_version(&change.record, version).map_err(too_large)?;
+            writes.push(Write::Put { key, value, expect: Expect::Any });
+        }
+        if let Some(number) = change.removed {
+            let key = stored::version_key(&change.record, number);
+            writes.push(Write::Delete { key, expect: Expect::Any });
+        }
+        let oversized =
+            |write: &Write| matches!(write, Write::Put { value, .. } if value.len() > MAX_VALUE_BYTES);
+        if writes.iter().any(oversized) {
+            return Err(FunctionsError::TooLarge(arn.clone()));
+        }
+        let revisions = self.inner.store.kv.batch(writes).await.map_err(|error| match error {
+            StoreError::Conflict { .. } if now.is_none() => FunctionsError::Exists(arn.name.clone()),
+            other => other.into(),
+        })?;
+        let stored = revisions.first().copied().unwrap_or_default();
+        let snapshot = Snapshot::after(now.map(|now| &now.snapshot), change);
+        let function = Arc::new(Function::new(snapshot, stored, now, |version| self.deploy(version)));
+        self.show(arn, Some(&function));
+        Ok(function)
+    }
+
+    fn show(&self, arn: &FunctionArn, function: Option<&Arc<Function>>) {
+        let before = self.inner.shown.get(arn);
+        self.inner.shown.set([(arn.clone(), function.cloned())]);
+        let current: Vec<Arc<Deployment>> =
+            function.iter().flat_map(|function| function.deployments.values()).cloned().collect();
+        self.inner.observer.current(arn, &current);
+        for code in before.iter().flat_map(|before| before.snapshot.codes()) {
+            if !function.is_some_and(|f| f.snapshot.codes().any(|kept| kept == code)) {
+                self.suspect(&code.digest);
+            }
+        }
+    }
+
+    /// What runs `version`, if its package is unpacked.
+    pub(crate) fn deploy(&self, version: &FunctionVersion) -> Option<Arc<Deployment>> {
+        let digest: Digest = version.code.digest.parse().ok()?;
+        if !self.inner.packages.is_ready(&digest) {
+            return None;
+        }
+        let code_dir = self.inner.packages.path(&digest);
+        let deployment = Arc::new(Deployment { version: version.clone(), code_dir });
+        self.inner.garbage.in_use(digest, &deployment);
+        Some(deployment)
+    }
+
+    fn find(&self, arn: &FunctionArn) -> Result<Arc<Function>, FunctionsError> {
+        self.inner.shown.get(arn).ok_or_else(|| FunctionsError::NotFound(arn.clone()))
+    }
+
+    fn refuse_existing(&self, arn: &FunctionArn) -> Result<(), FunctionsError> {
+        match self.inner.shown.get(arn) {
+            Some(_) => Err(FunctionsError::Exists(arn.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_overfull(&self, arn: &FunctionArn, more: u64) -> Result<(), FunctionsError> {
+        let used = self.usage(&arn.account, &arn.region).code_bytes;
+        if used + more > limits::CODE_STORAGE_BYTES { Err(FunctionsError::CodeStorage) } else { Ok(()) }
+    }
+
+    /// Waits for the function's turn: changes of one function happen one after another.
+    pub(crate) async fn turn(&self, arn: &FunctionArn) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        arn.hash(&mut hasher);
+        self.inner.locks[(hasher.finish() % LOCKS as u64) as usize].lock().await
+    }
+
+    async fn detached<T, F>(&self, job: impl FnOnce(Self) -> F) -> Result<T, FunctionsError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, FunctionsError>> + Send + 'static,
+    {
+        tokio::spawn(job(self.clone())).await.map_err(|_| FunctionsError::Cut)?
+    }
+}
+
+/// The version that a request to publish made, else `$LATEST`.
+fn newest(function: &Function, published: bool) -> VersionRecord {
+    let version = if published { function.versions().last() } else { None };
+    version.unwrap_or_else(|| function.latest()).clone()
+}
+
+fn failed(arn: &FunctionArn, error: &(dyn std::error::Error + 'static)) -> Outcome {
+    tracing::warn!(function = %arn, error, "cannot unpack the function's package");
+    let refused = error
+        .downcast_ref::<PackagesError>()
+        .is_some_and(|error| matches!(error, PackagesError::Refused(_) | PackagesError::Missing(_)));
+    let code = if refused { "InvalidZipFileException" } else { "InternalError" };
+    Outcome::Failed(Reason { code: code.to_owned(), text: error.to_string() })
+}
+
+fn stamp() -> Result<Stamp, FunctionsError> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(FunctionsError::Randomness)?;
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(Stamp { now: Timestamp(since_epoch.as_millis() as u64), seed })
+}
