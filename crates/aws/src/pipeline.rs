@@ -1,0 +1,350 @@
+//! The one front door: every request, whatever its protocol, passes the same steps in the same order.
+//!
+//! accept, limits, authenticate, route, decode, authorise, handle, encode, record. [`Pipeline`] is these steps as the
+//! gateway's [`Door`]; a service adds operations, never a second door.
+
+mod applied;
+mod internal;
+mod record;
+mod route;
+mod service;
+
+pub use internal::{INTERNAL_PREFIX, INTERNAL_SERVICE, Internal};
+pub use service::{Ctx, DEFAULT_BODY_LIMIT, Operation, Service, ServiceBuilder, ServiceError};
+
+use crate::protocol::{self, ApiError, Input, Output, Protocol};
+use bytes::Bytes;
+use http::Response;
+use martlet_gateway::{Admission, BodyFault, Door, Head};
+use martlet_identity::{AuthError, Authenticator, Caller, Claim, Payload, RequestHead, Spelling};
+use martlet_model::{RequestId, Timestamp};
+use record::Record;
+use route::Target;
+use service::Built;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The time of day, as the pipeline reads it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The steps, with what they need: who may call, and which services there are.
+pub struct Pipeline {
+    authenticator: Authenticator,
+    services: Vec<Service>,
+    internal: Arc<dyn Internal>,
+    clock: Clock,
+}
+
+/// What the first steps know about a request, for the later ones.
+pub struct Ticket {
+    request_id: RequestId,
+    received: Timestamp,
+    started: Instant,
+    way: Way,
+}
+
+enum Way {
+    Operation { claim: Claim, target: Target },
+    Internal { claim: Option<Claim> },
+}
+
+/// An answer on its way out, with what the record wants to know of it.
+struct Answer {
+    response: Response<Bytes>,
+    code: Option<String>,
+    caller: Option<Caller>,
+}
+
+impl Pipeline {
+    /// A pipeline over `services`, in which no two have the same signing name.
+    #[must_use]
+    pub fn new(
+        authenticator: Authenticator,
+        services: Vec<Service>,
+        internal: Arc<dyn Internal>,
+        clock: Clock,
+    ) -> Self {
+        Self { authenticator, services, internal, clock }
+    }
+
+    /// Authenticate, as far as the head allows, and route.
+    fn way(&self, head: &Head, now: Timestamp) -> Result<Way, ApiError> {
+        let path = head.uri.path();
+        if path.starts_with(INTERNAL_PREFIX) {
+            if self.internal.is_public(path) {
+                return Ok(Way::Internal { claim: None });
+            }
+            let claim = self.authenticator.precheck(&RequestHead::from(head), now).map_err(refused)?;
+            if claim.service() != INTERNAL_SERVICE {
+                return Err(refused(AuthError::Invalid(format!(
+                    "Credential should be scoped to correct service: '{INTERNAL_SERVICE}'."
+                ))));
+            }
+            return Ok(Way::Internal { claim: Some(claim) });
+        }
+        let claim = self.authenticator.precheck(&RequestHead::from(head), now).map_err(refused)?;
+        let target = route::find(&self.services, claim.service(), head)?;
+        let service = &self.services[target.service];
+        if service.slots[target.operation].built.is_none() {
+            let operation = service.model.operations[target.operation].name;
+            return Err(ApiError::not_implemented(service.model.service_id, operation));
+        }
+        Ok(Way::Operation { claim, target })
+    }
+
+    fn body_limit(&self, way: &Way) -> usize {
+        match way {
+            Way::Operation { target, .. } => self.built(target).map_or(0, |built| built.operation.body_limit),
+            Way::Internal { .. } => DEFAULT_BODY_LIMIT,
+        }
+    }
+
+    fn built(&self, target: &Target) -> Option<&Built> {
+        self.services[target.service].slots[target.operation].built.as_ref()
+    }
+
+    async fn answer(&self, head: &mut Head, ticket: &Ticket, body: Bytes, peer: SocketAddr) -> Answer {
+        match &ticket.way {
+            Way::Operation { claim, target } => {
+                self.operation(head, ticket, claim, *target, body, peer).await
+            }
+            Way::Internal { claim } => {
+                let verified = claim.as_ref().map(|claim| self.verify(claim, head, &body)).transpose();
+                match verified {
+                    Ok(caller) => {
+                        let response = self.internal.handle(head, caller.as_ref(), body).await;
+                        Answer { response, code: None, caller }
+                    }
+                    Err(error) => self.refusal(head, None, error, &ticket.request_id),
+                }
+            }
+        }
+    }
+
+    /// Authenticate, decode, authorise, handle, encode.
+    async fn operation(
+        &self,
+        head: &mut Head,
+        ticket: &Ticket,
+        claim: &Claim,
+        target: Target,
+        body: Bytes,
+        peer: SocketAddr,
+    ) -> Answer {
+        let service = &self.services[target.service];
+        let slot = &service.slots[target.operation];
+        let Some(built) = &slot.built else {
+            let error = ApiError::not_implemented(service.model.service_id, "This operation");
+            return self.refusal(head, Some(service), error, &ticket.request_id);
+        };
+        let caller = match self.verify(claim, head, &body) {
+            Ok(caller) => caller,
+            Err(error) => return self.refusal(head, Some(service), error, &ticket.request_id),
+        };
+        let input = self.decode(service, target, built, head, body);
+        let input = input.and_then(|input| authorise(&caller, built).map(|()| input));
+        let output = match input {
+            Ok(input) => {
+                let ctx = Ctx {
+                    principal: Arc::clone(&caller.principal),
+                    region: caller.region.clone(),
+                    request_id: ticket.request_id.clone(),
+                    received: ticket.received,
+                    peer,
+                    headers: std::mem::take(&mut head.headers),
+                };
+                survive((built.handler)(ctx, input), built.operation.name).await
+            }
+            Err(error) => Err(error),
+        };
+        match output {
+            Ok(output) => {
+                let response = slot.shaper.encode(output, &ticket.request_id);
+                Answer { response, code: None, caller: Some(caller) }
+            }
+            Err(error) => {
+                let answer = self.refusal(head, Some(service), error, &ticket.request_id);
+                Answer { caller: Some(caller), ..answer }
+            }
+        }
+    }
+
+    fn verify(&self, claim: &Claim, head: &Head, body: &[u8]) -> Result<Caller, ApiError> {
+        self.authenticator.verify(claim, &RequestHead::from(head), body, Payload::Signed).map_err(refused)
+    }
+
+    /// Decode; the limits of the model; members that nothing here applies.
+    fn decode(
+        &self,
+        service: &Service,
+        target: Target,
+        built: &Built,
+        head: &Head,
+        body: Bytes,
+    ) -> Result<Input, ApiError> {
+        let slot = &service.slots[target.operation];
+        let input = slot.binding.decode(&service.model, &head.uri, &target.labels, &head.headers, body)?;
+        if let Some(shape) = service.model.operations[target.operation].input {
+            protocol::check(&service.model, shape, &input.members)
+                .map_err(|text| ApiError::new(service.validation_code, text))?;
+        }
+        match built.applied.first_refused(&input.members) {
+            None => Ok(input),
+            Some(member) => Err(ApiError::new(
+                service.unsupported_code,
+                format!("{member} is not supported by this version of Martlet; leave it out of the request"),
+            )),
+        }
+    }
+
+    fn refusal(
+        &self,
+        head: &Head,
+        service: Option<&Service>,
+        error: ApiError,
+        request_id: &RequestId,
+    ) -> Answer {
+        let code = Some(error.code.to_string());
+        let model = service.map(|service| &service.model);
+        let protocol = model.map_or_else(|| route::guess_protocol(head), |model| model.protocol);
+        let response = protocol::encode_error(model, protocol, error, request_id);
+        Answer { response, code, caller: None }
+    }
+
+    fn record(
+        &self,
+        head: &Head,
+        ticket: &Ticket,
+        answer: &Answer,
+        bytes_in: usize,
+        peer: Option<SocketAddr>,
+    ) {
+        let operation = match &ticket.way {
+            Way::Operation { target, .. } => {
+                self.built(target).map_or("", |built| built.operation.iam_action)
+            }
+            Way::Internal { .. } => "martlet:Internal",
+        };
+        record::write(&Record {
+            request_id: &ticket.request_id,
+            peer,
+            method: &head.method,
+            path: head.uri.path(),
+            operation,
+            account: answer.caller.as_ref().map_or("", |caller| caller.principal.account.as_str()),
+            status: answer.response.status(),
+            code: answer.code.as_deref(),
+            bytes_in,
+            bytes_out: answer.response.body().len(),
+            took: ticket.started.elapsed(),
+        });
+    }
+
+    fn service_of(&self, ticket: &Ticket) -> Option<&Service> {
+        match &ticket.way {
+            Way::Operation { target, .. } => self.services.get(target.service),
+            Way::Internal { .. } => None,
+        }
+    }
+}
+
+impl Door for Pipeline {
+    type Ticket = Ticket;
+
+    fn admit(&self, head: &Head) -> Result<Admission<Ticket>, Response<Bytes>> {
+        let (started, received) = (Instant::now(), (self.clock)());
+        let request_id = new_request_id();
+        match self.way(head, received) {
+            Ok(way) => {
+                let body_limit = self.body_limit(&way);
+                Ok(Admission { body_limit, ticket: Ticket { request_id, received, started, way } })
+            }
+            Err(error) => {
+                let answer = self.refusal(head, None, error, &request_id);
+                let ticket = Ticket { request_id, received, started, way: Way::Internal { claim: None } };
+                self.record(head, &ticket, &answer, 0, None);
+                Err(answer.response)
+            }
+        }
+    }
+
+    fn refuse_body(&self, head: &Head, ticket: Ticket, fault: BodyFault) -> Response<Bytes> {
+        let error = match fault {
+            BodyFault::TooLarge => self.too_large(&ticket),
+            BodyFault::TimedOut => ApiError::new(
+                "RequestTimeoutException",
+                "The request's body did not arrive in time; send it faster or in fewer bytes",
+            )
+            .with_status(408),
+            BodyFault::Malformed => ApiError::serialization(
+                "The request's body is not what its headers say: it is cut short or badly chunked",
+            ),
+        };
+        let answer = self.refusal(head, self.service_of(&ticket), error, &ticket.request_id);
+        self.record(head, &ticket, &answer, 0, None);
+        answer.response
+    }
+
+    async fn handle(&self, mut head: Head, ticket: Ticket, body: Bytes, peer: SocketAddr) -> Response<Bytes> {
+        let bytes_in = body.len();
+        let answer = self.answer(&mut head, &ticket, body, peer).await;
+        self.record(&head, &ticket, &answer, bytes_in, Some(peer));
+        answer.response
+    }
+}
+
+impl Pipeline {
+    /// Lambda's words for a body over the operation's limit.
+    fn too_large(&self, ticket: &Ticket) -> ApiError {
+        let limit = self.body_limit(&ticket.way);
+        let Way::Operation { target, .. } = &ticket.way else {
+            let text = format!("Request must be smaller than {limit} bytes");
+            return ApiError::new("RequestEntityTooLargeException", text).with_status(413);
+        };
+        let service = &self.services[target.service];
+        let own = "RequestTooLargeException";
+        let known = service.model.operations[target.operation].errors.contains(&own);
+        let action = self.built(target).map_or("", |built| built.operation.action_name());
+        ApiError::new(
+            if known { own } else { "RequestEntityTooLargeException" },
+            format!("Request must be smaller than {limit} bytes for the {action} operation"),
+        )
+        .with_status(413)
+    }
+}
+
+/// Every principal is an administrator of its own account until policies exist, and handlers look up nothing outside
+/// of it; so there is nothing to refuse yet. The step is here because its place in the order is a promise.
+fn authorise(_caller: &Caller, _built: &Built) -> Result<(), ApiError> {
+    Ok(())
+}
+
+fn refused(error: AuthError) -> ApiError {
+    ApiError::new(error.code(Spelling::Json), error.to_string()).with_status(error.status())
+}
+
+/// A handler that panics fails its own request only.
+async fn survive(
+    handler: impl Future<Output = Result<Output, ApiError>>,
+    operation: &str,
+) -> Result<Output, ApiError> {
+    let mut handler = pin!(handler);
+    poll_fn(|context| {
+        std::panic::catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context))).unwrap_or_else(|_| {
+            tracing::error!(operation, "a handler panicked; its request is answered with 500");
+            std::task::Poll::Ready(Err(ApiError::internal("An internal error occurred.")))
+        })
+    })
+    .await
+}
+
+/// Without randomness ids repeat, which is bad for logs and for nothing else; a request is not refused for it.
+fn new_request_id() -> RequestId {
+    let mut random = [0_u8; 16];
+    let _ = getrandom::fill(&mut random);
+    RequestId::from_random(random)
+}

@@ -1,0 +1,25 @@
+//! AWS's wire protocols, driven by the public service models: nothing here knows an operation by name.
+
+mod decode;
+mod error;
+mod input;
+mod model;
+mod output;
+mod pattern;
+mod raw;
+mod router;
+pub mod time;
+mod uri;
+mod validate;
+mod value;
+
+pub use decode::well_formed;
+pub use error::ApiError;
+pub(crate) use input::Binding;
+pub use input::Input;
+pub use model::{Model, ModelError, OperationModel, Protocol, ShapeId};
+pub use output::{ERROR_TYPE, Output, REQUEST_ID};
+pub(crate) use output::{Shaper, error as encode_error};
+pub(crate) use router::{Labels, Router};
+pub(crate) use validate::check;
+pub use value::{Blob, Value};

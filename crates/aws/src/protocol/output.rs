@@ -1,0 +1,177 @@
+//! Answers: what a handler returns, and how it is written.
+
+use super::error::ApiError;
+use super::model::{Location, Model, OperationModel, Protocol};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use martlet_model::RequestId;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// The header that every answer tells its request id in.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+/// The header that rest-json errors tell their code in.
+pub const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What a handler answers with when it did what was asked.
+#[derive(Debug, Default)]
+pub struct Output {
+    status: Option<u16>,
+    headers: Vec<(&'static str, String)>,
+    body: Body,
+}
+
+#[derive(Debug, Default)]
+enum Body {
+    #[default]
+    Empty,
+    Json(Vec<u8>),
+    Payload(Bytes),
+}
+
+impl Output {
+    /// Nothing but a status: operations without output, or whose members all travel elsewhere.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The members in the body, by serde: `#[serde(rename_all = "PascalCase")]`, absent members skipped
+    /// (`skip_serializing_if`), [`super::value::Blob`] for bytes, [`super::time::EpochSeconds`] for timestamps.
+    ///
+    /// # Errors
+    /// 500 when serde refuses the value, which only a map with keys that are not text causes.
+    pub fn json<T: Serialize + ?Sized>(members: &T) -> Result<Self, ApiError> {
+        let json = serde_json::to_vec(members)
+            .map_err(|error| ApiError::internal(format!("the answer could not be written: {error}")))?;
+        Ok(Self { body: Body::Json(json), ..Self::default() })
+    }
+
+    /// The member that is the whole body, as it is: not copied, not looked at.
+    #[must_use]
+    pub fn payload(payload: Bytes) -> Self {
+        Self { body: Body::Payload(payload), ..Self::default() }
+    }
+
+    /// Another status than the model's.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// A member that the model sends as a header, by the member's name: `("FunctionError", "Unhandled")`.
+    #[must_use]
+    pub fn header(mut self, member: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((member, value.into()));
+        self
+    }
+}
+
+/// Which members of an operation's output are headers, worked out once.
+pub(crate) struct Shaper {
+    status: StatusCode,
+    content_type: HeaderValue,
+    headers: Vec<(&'static str, HeaderName)>,
+    /// json 1.x answers `{}` even where there is nothing to tell; rest-json does so where the model has an output.
+    empty_object: bool,
+}
+
+impl Shaper {
+    pub(crate) fn new(model: &Model, operation: &OperationModel) -> Self {
+        let structure = operation.output.and_then(|output| model.structure(output));
+        let members = structure.map(|structure| &structure.members[..]).unwrap_or_default();
+        let headers = members.iter().filter_map(|member| match &member.location {
+            Location::Header(header) => Some((member.name, header.clone())),
+            _ => None,
+        });
+        let status = StatusCode::from_u16(operation.status).unwrap_or(StatusCode::OK);
+        let (content_type, empty_object) = match model.protocol {
+            Protocol::RestJson => {
+                let payload = structure.is_some_and(|structure| structure.payload.is_some());
+                (JSON, structure.is_some() && !payload && status != StatusCode::NO_CONTENT)
+            }
+            // An operation without output answers 200 with no body at all.
+            Protocol::AwsJson { content_type } => {
+                (HeaderValue::from_static(content_type), structure.is_some())
+            }
+        };
+        Self { status, content_type, headers: headers.collect(), empty_object }
+    }
+
+    pub(crate) fn encode(&self, output: Output, request_id: &RequestId) -> Response<Bytes> {
+        let body = match output.body {
+            Body::Json(json) => Bytes::from(json),
+            Body::Payload(payload) => payload,
+            Body::Empty if self.empty_object => Bytes::from_static(b"{}"),
+            Body::Empty => Bytes::new(),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() =
+            output.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(self.status);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, self.content_type.clone());
+        headers.insert(REQUEST_ID, id_value(request_id));
+        for (member, value) in output.headers {
+            let name = self.headers.iter().find(|(name, _)| *name == member);
+            debug_assert!(name.is_some(), "the model has no header member {member}");
+            if let (Some((_, name)), Ok(value)) = (name, HeaderValue::try_from(value)) {
+                headers.insert(name.clone(), value);
+            }
+        }
+        response
+    }
+}
+
+/// Writes a refusal as `protocol` spells it; `model` tells the rest, where the service is known already.
+pub(crate) fn error(
+    model: Option<&Model>,
+    protocol: Protocol,
+    error: ApiError,
+    request_id: &RequestId,
+) -> Response<Bytes> {
+    let shape = model.and_then(|model| model.error(&error.code));
+    let status = shape.and_then(|shape| shape.status).unwrap_or(error.status);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut members = Map::new();
+    let mut headers = Vec::new();
+    for (name, value) in error.extra {
+        match shape.and_then(|shape| shape.headers.iter().find(|(member, _)| *member == name)) {
+            Some((_, header)) => headers.push((header.clone(), value)),
+            None => drop(members.insert(name.to_owned(), Value::String(value))),
+        }
+    }
+    let message_name = shape.map_or("message", |shape| shape.message_name);
+    members.insert(message_name.to_owned(), Value::String(error.message));
+    if shape.is_some_and(|shape| shape.has_type) {
+        let side = if status.is_server_error() { "Service" } else { "User" };
+        members.insert("Type".to_owned(), Value::from(side));
+    }
+    let content_type = match protocol {
+        Protocol::RestJson => {
+            headers.push((ERROR_TYPE, error.code.into_owned()));
+            JSON
+        }
+        Protocol::AwsJson { content_type } => {
+            members.insert("__type".to_owned(), Value::from(error.code.into_owned()));
+            HeaderValue::from_static(content_type)
+        }
+    };
+    let mut response = Response::new(serde_json::to_vec(&members).map(Bytes::from).unwrap_or_default());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.headers_mut().insert(REQUEST_ID, id_value(request_id));
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn id_value(request_id: &RequestId) -> HeaderValue {
+    HeaderValue::from_str(request_id.as_str()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
