@@ -5,14 +5,17 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error;
 
-/// The 16 bytes of a version 4 UUID in its usual text form, or, of any other id, its text.
+/// Before the text of an id that is no UUID, so that its length tells it from one.
+const TEXT: [u8; 17] = [0; 17];
+
+/// The 16 bytes of a version 4 UUID in its usual text form, or, of any other id, more.
 pub(crate) fn to_bytes(id: &RequestId) -> Vec<u8> {
     let text = id.as_str().as_bytes();
     let digits: Vec<u8> = text.iter().filter(|b| **b != b'-').filter_map(|b| digit(*b)).collect();
     let pairs = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]);
     match <[u8; 16]>::try_from(pairs.collect::<Vec<u8>>()) {
         Ok(bytes) if RequestId::from_random(bytes) == *id => bytes.to_vec(),
-        _ => text.to_vec(),
+        _ => [&TEXT, text].concat(),
     }
 }
 
@@ -21,7 +24,7 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Option<RequestId> {
     if let Ok(bytes) = <[u8; 16]>::try_from(bytes) {
         return Some(RequestId::from_random(bytes));
     }
-    let text = std::str::from_utf8(bytes).ok()?;
+    let text = std::str::from_utf8(bytes.strip_prefix(&TEXT)?).ok()?;
     RequestId::deserialize(IntoDeserializer::<Error>::into_deserializer(text)).ok()
 }
 
@@ -44,8 +47,7 @@ mod tests {
         }
 
         #[test]
-        fn other_ids_come_back_too(text in "[0-9a-fA-F-]{36}|\\PC{17,40}|\\PC{0,10}") {
-            prop_assume!(text.len() != 16);
+        fn other_ids_come_back_too(text in "[0-9a-fA-F-]{36}|\\PC{0,40}") {
             let id = RequestId::deserialize(IntoDeserializer::<Error>::into_deserializer(text.as_str()))
                 .expect("a text");
             prop_assert_eq!(from_bytes(&to_bytes(&id)), Some(id));

@@ -20,6 +20,8 @@ mod read;
 mod record;
 mod retention;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use error::TelemetryError;

@@ -4,7 +4,7 @@ use crate::TelemetryError;
 use crate::queue::EVENT_OVERHEAD;
 use crate::writer::stored;
 use martlet_model::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::collections::HashMap;
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
@@ -38,8 +38,9 @@ pub(crate) fn step(
     retention: &Retention,
     now: Timestamp,
 ) -> Result<Swept, TelemetryError> {
-    let transaction =
-        connection.transaction().map_err(TelemetryError::at("begin to remove what is expired"))?;
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(TelemetryError::at("begin to remove what is expired"))?;
     let removed = remove(&transaction, retention, now).map_err(TelemetryError::at("find what is expired"))?;
     transaction.commit().map_err(TelemetryError::at("commit the removal of what is expired"))?;
     if removed.rows != 0 {

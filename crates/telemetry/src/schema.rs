@@ -76,7 +76,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, TelemetryError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
     .map_err(TelemetryError::at("open telemetry.db"))?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(TelemetryError::at("set the busy timeout"))?;
+    connection.busy_timeout(Duration::from_secs(1)).map_err(TelemetryError::at("set the busy timeout"))?;
     // Incremental vacuum gives the room of expired events back to the system; it must be chosen before the tables.
     connection
         .execute_batch(

@@ -7,7 +7,7 @@ use crate::record::{LogEvent, MeteringRecord};
 use crate::retention::{self, Retention};
 use crate::{Clock, TelemetryError};
 use martlet_model::{Timestamp, Version};
-use rusqlite::{Connection, OptionalExtension, Params, params};
+use rusqlite::{Connection, OptionalExtension, Params, TransactionBehavior, params};
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::Arc;
@@ -126,7 +126,9 @@ impl Writer {
         connection
             .pragma_update(None, "synchronous", level)
             .map_err(TelemetryError::at("choose how safely to commit"))?;
-        let transaction = connection.transaction().map_err(TelemetryError::at("begin a write"))?;
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(TelemetryError::at("begin a write"))?;
         let mut work = Work { connection: &transaction, names, grown: HashMap::new(), seq: 0 };
         work.begin()?;
         for item in &batch.items {
