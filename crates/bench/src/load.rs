@@ -1,0 +1,177 @@
+//! A closed loop: each connection sends its next request when the last one was answered.
+
+use crate::sign::{Credentials, invocation, read_credentials};
+use clap::Args;
+use std::error::Error;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+/// What to send, how much and how long.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The server's address
+    #[arg(long)]
+    address: SocketAddr,
+    /// Invoke this function with signed requests; without it, GET /
+    #[arg(long)]
+    invoke: Option<String>,
+    /// Where the credentials are that sign
+    #[arg(long, requires = "invoke")]
+    credentials: Option<PathBuf>,
+    /// The region that the signature names
+    #[arg(long, default_value = "us-east-1")]
+    region: String,
+    /// Size of the payload in bytes: a JSON text of so many
+    #[arg(long, default_value_t = 2)]
+    payload: usize,
+    /// Connections
+    #[arg(long, default_value_t = 1)]
+    concurrency: usize,
+    /// How long to measure
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// How long to send before measuring
+    #[arg(long, default_value_t = 0.5)]
+    warmup: f64,
+    /// Stop after so many requests a connection, whatever the time
+    #[arg(long)]
+    count: Option<usize>,
+    /// Write every latency, in nanoseconds, one a line, to this file
+    #[arg(long)]
+    raw: Option<PathBuf>,
+}
+
+/// What went wrong with a load.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error("{0} has no default profile with a key and a secret")]
+    Credentials(PathBuf),
+    #[error("the answer is no HTTP: {0:?}")]
+    NoHttp(String),
+    #[error("the server answered {0}")]
+    Refused(String),
+    #[error("a connection's thread ended early")]
+    Thread,
+}
+
+/// Runs the load and prints percentiles in microseconds and requests a second.
+pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let request = request(options)?;
+    let start = Barrier::new(options.concurrency);
+    let results: Vec<Result<Vec<u64>, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..options.concurrency)
+            .map(|_| scope.spawn(|| connection(options, &request, &start).map_err(|error| error.to_string())))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(LoadError::Thread.to_string())))
+            .collect()
+    });
+    let errors: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    let mut latencies: Vec<u64> =
+        results.iter().filter_map(|result| result.as_ref().ok()).flatten().copied().collect();
+    if let Some(path) = &options.raw {
+        std::fs::write(path, latencies.iter().map(|latency| format!("{latency}\n")).collect::<String>())?;
+    }
+    latencies.sort_unstable();
+    let at = |part: f64| {
+        let index = ((latencies.len() as f64) * part) as usize;
+        latencies.get(index.min(latencies.len().saturating_sub(1))).map(|latency| *latency as f64 / 1000.0)
+    };
+    let total: u64 = latencies.iter().sum();
+    let per_second = if total == 0 {
+        0.0
+    } else {
+        latencies.len() as f64 * options.concurrency as f64 / (total as f64 / 1e9)
+    };
+    println!(
+        "{}",
+        serde_json::json!({
+            "requests": latencies.len(), "errors": errors.len(), "first_error": errors.first(),
+            "p50_us": at(0.50), "p90_us": at(0.90), "p99_us": at(0.99), "max_us": at(1.0), "per_second": per_second,
+        })
+    );
+    Ok(())
+}
+
+fn request(options: &Options) -> Result<Vec<u8>, Box<dyn Error>> {
+    let Some(function) = &options.invoke else {
+        return Ok(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", options.address).into_bytes());
+    };
+    let credentials = match &options.credentials {
+        Some(path) => read_credentials(&std::fs::read_to_string(path)?)
+            .ok_or_else(|| LoadError::Credentials(path.clone()))?,
+        None => Credentials { key: "test".into(), secret: "test".into() },
+    };
+    let payload = match options.payload {
+        0..=2 => b"{}".to_vec(),
+        size => format!("\"{}\"", "x".repeat(size - 2)).into_bytes(),
+    };
+    Ok(invocation(&credentials, &options.region, &options.address.to_string(), function, &payload))
+}
+
+/// One connection's latencies, in nanoseconds.
+fn connection(options: &Options, request: &[u8], start: &Barrier) -> Result<Vec<u64>, Box<dyn Error>> {
+    let opened = TcpStream::connect(options.address).and_then(|stream| {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        Ok(stream)
+    });
+    // Whoever cannot connect must not leave the others waiting.
+    start.wait();
+    let mut stream = opened?;
+    let mut buffer = Vec::with_capacity(1 << 16);
+    let began = Instant::now();
+    let warm = began + Duration::from_secs_f64(if options.count.is_some() { 0.0 } else { options.warmup });
+    let end = warm + Duration::from_secs_f64(options.seconds);
+    let mut latencies = Vec::with_capacity(1 << 16);
+    loop {
+        let sent = Instant::now();
+        if sent >= end || options.count.is_some_and(|count| latencies.len() >= count) {
+            return Ok(latencies);
+        }
+        stream.write_all(request)?;
+        receive(&mut stream, &mut buffer)?;
+        if sent >= warm {
+            latencies.push(u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// Reads one whole answer and checks that it is a good one.
+fn receive(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), Box<dyn Error>> {
+    buffer.clear();
+    let mut chunk = [0; 1 << 16];
+    let (head, length) = loop {
+        let read = stream.read(&mut chunk)?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        buffer.extend_from_slice(&chunk[..read]);
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
+            let header =
+                |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let length = header("content-length").and_then(|text| text.trim().parse::<usize>().ok());
+            let Some(length) = length else { return Err(LoadError::NoHttp(head).into()) };
+            let good = head.starts_with("http/1.1 200") && header("x-amz-function-error").is_none();
+            break (if good { None } else { Some(head) }, end + 4 + length);
+        }
+    };
+    while buffer.len() < length {
+        let read = stream.read(&mut chunk)?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        buffer.extend_from_slice(&chunk[..read]);
+    }
+    match head {
+        None => Ok(()),
+        Some(head) => {
+            Err(LoadError::Refused(format!("{head} {}", String::from_utf8_lossy(&buffer[..]))).into())
+        }
+    }
+}
