@@ -12,7 +12,7 @@ mod service;
 pub use internal::{INTERNAL_PREFIX, INTERNAL_SERVICE, Internal};
 pub use service::{Ctx, DEFAULT_BODY_LIMIT, Operation, Service, ServiceBuilder, ServiceError};
 
-use crate::protocol::{self, ApiError, Input, Output, Protocol};
+use crate::protocol::{self, ApiError, Input, Output};
 use bytes::Bytes;
 use http::Response;
 use martlet_gateway::{Admission, BodyFault, Door, Head};

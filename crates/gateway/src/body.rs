@@ -1,92 +1,98 @@
-//! Reading a request's body into one piece of memory, within its limits.
+//! A body, collected whole: at most as many bytes as the door allows, in the time that the options allow.
 
 use crate::door::BodyFault;
-use bytes::{Bytes, BytesMut};
+use crate::options::GatewayOptions;
+use bytes::Bytes;
 use http_body::Body;
-use http_body_util::BodyExt;
-use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Most bytes of a refused body that are read and thrown away, so that a client which only reads after it has written
-/// everything gets to see the refusal. Above it the connection is cut.
-const DISCARD_BYTES: usize = 128 * 1024 * 1024;
+/// Bodies of unknown length start with this much room.
+const FIRST_ROOM: usize = 8 * 1024;
+/// A body's own word reserves at most this much; the rest has to arrive first.
+const MOST_RESERVED: usize = 8 * 1024 * 1024;
 
-/// How patient the reading is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// Between two pieces.
-    pub(crate) idle: Duration,
-    /// From the first to the last.
-    pub(crate) total: Duration,
-}
-
-/// Reads the whole body. One that arrives in one piece is not copied.
-pub(crate) async fn collect<B>(body: &mut B, limit: usize, patience: Patience) -> Result<Bytes, BodyFault>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let announced = body.size_hint();
-    if announced.lower() > limit as u64 {
+/// Reads `body` to its end. One that came in a single piece is not copied.
+///
+/// # Errors
+/// [`BodyFault`]; one that is too large by its own word is told before a byte is read, so that a client which waits
+/// for `100 Continue` never gets it.
+pub(crate) async fn collect<B: Body<Data = Bytes> + Unpin>(
+    mut body: B,
+    limit: usize,
+    options: &GatewayOptions,
+) -> Result<Bytes, BodyFault> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let told = body.size_hint().exact();
+    if told.is_some_and(|told| told > limit as u64) {
         return Err(BodyFault::TooLarge);
     }
-    let deadline = Instant::now() + patience.total;
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
+    let told = told.and_then(|told| usize::try_from(told).ok());
+    // A timer exists only once the client has made us wait.
+    let mut patience = pin!(None::<Patience>);
+    let mut collected: Option<Vec<u8>> = None;
     loop {
-        let piece = match next(body, patience.idle, deadline).await? {
-            Some(piece) => piece,
-            None if whole.is_empty() => return Ok(first),
-            None => return Ok(whole.freeze()),
+        let frame = poll_fn(|context| {
+            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
+                return Poll::Ready(Ok(frame));
+            }
+            if patience.is_none() {
+                patience.set(Some(Patience::new(options)));
+            }
+            match patience.as_mut().as_pin_mut() {
+                Some(patience) => patience.poll(context).map(|()| Err(BodyFault::TimedOut)),
+                None => Poll::Pending,
+            }
+        })
+        .await?;
+        let data = match frame {
+            None => return Ok(collected.map(Bytes::from).unwrap_or_default()),
+            Some(Err(_)) => return Err(BodyFault::Malformed),
+            // Trailers carry nothing that anyone asks for.
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                Err(_) => continue,
+            },
         };
-        if first.len().max(whole.len()) + piece.len() > limit {
+        if let Some(patience) = patience.as_mut().as_pin_mut() {
+            patience.moved(options);
+        }
+        let so_far = collected.as_ref().map_or(0, Vec::len);
+        if data.len() > limit - so_far {
             return Err(BodyFault::TooLarge);
         }
-        if first.is_empty() {
-            first = piece;
-        } else {
-            if whole.is_empty() {
-                // What is announced was checked against the limit above.
-                whole.reserve((announced.lower() as usize).max(first.len() + piece.len()));
-                whole.extend_from_slice(&first);
-            }
-            whole.extend_from_slice(&piece);
+        if collected.is_none() && told == Some(data.len()) {
+            return Ok(data);
         }
+        let room = || Vec::with_capacity(told.unwrap_or(FIRST_ROOM).min(MOST_RESERVED).max(data.len()));
+        collected.get_or_insert_with(room).extend_from_slice(&data);
     }
 }
 
-/// Reads the rest of a body and throws it away, as far as limits and patience go.
-pub(crate) async fn discard<B>(body: &mut B, patience: Patience)
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let deadline = Instant::now() + patience.total;
-    let mut seen = 0;
-    while let Ok(Some(piece)) = next(body, patience.idle, deadline).await {
-        seen += piece.len();
-        if seen > DISCARD_BYTES {
-            return;
-        }
-    }
+/// How long a body may still take: to its next byte, and to its last.
+struct Patience {
+    timer: Pin<Box<Sleep>>,
+    end: Instant,
 }
 
-async fn next<B>(body: &mut B, idle: Duration, deadline: Instant) -> Result<Option<Bytes>, BodyFault>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    loop {
-        let frame = match timeout_at(deadline, timeout(idle, body.frame())).await {
-            Ok(Ok(frame)) => frame,
-            Ok(Err(_)) | Err(_) => return Err(BodyFault::TimedOut),
-        };
-        match frame {
-            None => return Ok(None),
-            Some(Err(_)) => return Err(BodyFault::Malformed),
-            // Trailers carry nothing that any protocol of ours reads.
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
-                Err(_) => {}
-            },
-        }
+impl Patience {
+    fn new(options: &GatewayOptions) -> Self {
+        let now = Instant::now();
+        let end = now + options.body_timeout;
+        Self { timer: Box::pin(sleep_until(end.min(now + options.body_idle_timeout))), end }
+    }
+
+    fn moved(self: Pin<&mut Self>, options: &GatewayOptions) {
+        let this = self.get_mut();
+        let next = this.end.min(Instant::now() + options.body_idle_timeout);
+        this.timer.as_mut().reset(next);
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<()> {
+        self.get_mut().timer.as_mut().poll(context)
     }
 }
