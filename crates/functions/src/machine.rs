@@ -372,3 +372,7 @@ pub(crate) fn fingerprint(version: &FunctionVersion) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
