@@ -14,7 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import aws, lab  # noqa: E402
-from harness.server import Server  # noqa: E402
+from harness.paths import martlet_binary  # noqa: E402
+from harness.server import Server, isolation_flags  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -24,6 +25,18 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "allow_errors(pattern): lines of the server's log that this test may cause")
     config.addinivalue_line("markers", "slow: left out by ./test quick")
+
+
+def pytest_report_header():
+    flags = " ".join(isolation_flags())
+    return [f"martlet: {martlet_binary()}", f"isolation: {f'NOT full on this machine, servers get {flags}' if flags else 'full'}"]
+
+
+@pytest.fixture
+def full_isolation():
+    """For tests of what only full isolation promises: limits of memory, CPU and disk that cannot be passed."""
+    if isolation_flags():
+        pytest.skip(f"this machine cannot isolate fully (servers get {' '.join(isolation_flags())})")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -342,6 +342,7 @@ def test_too_many_threads(pylab):
 
 
 @pytest.mark.parametrize("size", [512, 640])
+@pytest.mark.usefixtures("full_isolation")
 def test_filling_tmp(deploy, python, size):
     function = deploy("""
         import errno, os
@@ -415,6 +416,7 @@ def test_raising_its_own_limits(pylab):
     """) == []
 
 
+@pytest.mark.usefixtures("full_isolation")
 def test_exhausting_memory_in_a_child(deploy, python):
     function = deploy("""
         import subprocess, sys
@@ -429,6 +431,7 @@ def test_exhausting_memory_in_a_child(deploy, python):
     assert function.call({"ok": True}) == "ok"
 
 
+@pytest.mark.usefixtures("full_isolation")
 def test_memory_by_other_ways_than_malloc(deploy, python):
     """Shared memory, pipes and page cache count against the function, not the machine."""
     function = deploy("""
@@ -656,6 +659,7 @@ def test_the_frame_to_the_platform_cannot_be_forged(pylab):
         assert pylab.run("result = 'fine'") == "fine"
 
 
+@pytest.mark.usefixtures("full_isolation")
 def test_cpu_is_shared_in_proportion(deploy, python):
     """At 128 MB a function has 72 thousandths of a CPU; it cannot have a whole one."""
     function = deploy("""

@@ -99,6 +99,7 @@ def test_the_remaining_time_counts_down(pylab):
 
 
 @pytest.mark.parametrize("memory", [128, 256])
+@pytest.mark.usefixtures("full_isolation")
 def test_out_of_memory_is_reported_as_such(deploy, python, memory):
     function = deploy("def handler(e, c):\n    if e.get('ok'):\n        return 'ok'\n    x = bytearray(1)\n    while True: x += b'x' * (8 << 20)\n",
                       python, MemorySize=memory, Timeout=20)
@@ -179,6 +180,7 @@ def test_an_environment_is_used_again_and_the_newest_first(deploy, python):
     assert len(set(again)) == 1 and again[0] in three, "the one that was used last"
 
 
+@pytest.mark.usefixtures("full_isolation")
 def test_an_idle_environment_is_frozen(deploy, python, pylab):
     function = deploy("""
         import threading, time

@@ -35,7 +35,7 @@ def user_server(new_server, tmp_path_factory):
     os.environ["MARTLET_BINARY"], before = str(binary), os.environ.get("MARTLET_BINARY")
 
     def make(*flags):
-        server = new_server(flags=flags, owner=UID, prefix=("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--"))
+        server = new_server(isolation=flags, owner=UID, prefix=("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--"))
         server.env["HOME"] = str(server.base)
         return server
 

@@ -23,13 +23,21 @@ ZIP = make_zip({"lambda_function.py": "def handler(event, context):\n    return 
 ODD = "\x07 \x07"
 
 
+def fits(pattern, text):
+    """Whether a pattern of the model takes the text; those in a dialect that Python has not (\\p{L}) take no ODD one."""
+    try:
+        return re.fullmatch(pattern, text) is not None
+    except re.error:
+        return False
+
+
 def wrong_values(shape, trail):
     """(trail, bad value, kind) for each bound of `shape` and of what is inside it; trail is a tuple of steps."""
     meta = shape.metadata
     if shape.type_name == "string":
         if shape.enum:
             yield trail, "no-such-choice", "enum"
-        if "pattern" in meta and not re.fullmatch(meta["pattern"], ODD):
+        if "pattern" in meta and not fits(meta["pattern"], ODD):
             yield trail, ODD.ljust(max(meta.get("min", 0), 3), " "), "pattern"
         if 0 < meta.get("max", 0) <= 10_000:
             yield trail, "a" * (meta["max"] + 1), "too long"
@@ -127,7 +135,7 @@ def test_a_value_out_of_bounds_is_refused_and_named(loose, target, python, case)
         pytest.skip("an empty path segment is another path")
     if location in ("header", "querystring") and isinstance(value, str) and "\x07" in value:
         value = value.replace("\x07", "!")
-        if re.fullmatch(shape.metadata.get("pattern", "$^"), value):
+        if fits(shape.metadata.get("pattern", "$^"), value):
             pytest.skip("no header can carry what this pattern refuses")
     request = good_request(operation, *target)
     if operation == "CreateFunction":

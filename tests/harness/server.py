@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from functools import lru_cache
 from pathlib import Path
 
 from . import traces
@@ -25,6 +26,23 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 # What of the tests' own environment a server may see; the rest (AWS_*, MARTLET_*) would make runs differ.
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "XDG_RUNTIME_DIR")
+
+
+@lru_cache
+def isolation_flags() -> tuple[str, ...]:
+    """The flags that this machine needs to run functions at all, as `martlet doctor` tells; none where it isolates fully.
+
+    Martlet never weakens itself; a user who is told so by the doctor gives these flags, and so do the tests.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        done = subprocess.run([str(martlet_binary()), "doctor", "--data-dir", f"{directory}/data", "--output", "json"],
+                              capture_output=True, text=True, env=plain_environment(), timeout=30)
+    if done.returncode == 0:
+        return ()
+    try:
+        return tuple(json.loads(done.stdout).get("weaker_flags", "").split())
+    except ValueError:
+        return ()
 
 
 def free_port() -> int:
@@ -41,14 +59,14 @@ class Server:
     """One `martlet up`. Start it with `start()`; `close()` stops it and removes its directory."""
 
     def __init__(self, flags=(), env=None, config: str | None = None, data_dir: Path | None = None, prefix=(),
-                 owner: int | None = None):
+                 owner: int | None = None, isolation: tuple[str, ...] | None = None):
         self.base = Path(tempfile.mkdtemp(prefix="martlet-test-"))
         self.base.chmod(0o755)
         if owner is not None:
             os.chown(self.base, owner, owner)
         self.data_dir = Path(data_dir) if data_dir else self.base / "data"
         self.port = free_port()
-        self.flags = list(flags)
+        self.flags = [*(isolation_flags() if isolation is None else isolation), *flags]
         self.env = dict(env or {})
         self.prefix = list(prefix)
         self.log_path = self.base / "server.log"
