@@ -2,9 +2,9 @@
 
 use crate::body::collect;
 use crate::door::{Door, Head, Response};
-use crate::options::GatewayOptions;
+use crate::options::Options;
 use crate::pulse::{Expired, Pulse};
-use crate::serve::Stage;
+use crate::serve::asked_to;
 use crate::transport::Transport;
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -24,21 +24,22 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 /// A refused body of at most this many bytes is read and thrown away, so that the connection can go on.
 const SMALL_BODY: u64 = 64 * 1024;
-/// How much, and for how long, is read from a client that still sends after its connection was given up.
-const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(2);
+/// How much is read from a client that still sends after its last answer, and for how long. Many clients read the
+/// answer only after they have written all of a body, so this has to be more than any body that a door refuses.
+const LINGER_BYTES: usize = 128 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(30);
 
-/// Serves one connection until the client, a limit or `stages` ends it.
+/// Serves one connection until the client or a limit ends it, or, once asked to `stop`, until it is idle.
 pub(crate) async fn run<D: Door>(
     stream: TcpStream,
     peer: SocketAddr,
     door: Arc<D>,
-    options: Arc<GatewayOptions>,
-    mut stages: watch::Receiver<Stage>,
+    options: Options,
+    mut stop: watch::Receiver<bool>,
 ) {
     let pulse = Arc::new(Pulse::new(Instant::now()));
     let service = service_fn(|request: http::Request<Incoming>| {
-        let (door, options, pulse) = (Arc::clone(&door), Arc::clone(&options), Arc::clone(&pulse));
+        let (door, pulse) = (Arc::clone(&door), Arc::clone(&pulse));
         async move {
             pulse.request();
             let (head, body) = request.into_parts();
@@ -48,23 +49,22 @@ pub(crate) async fn run<D: Door>(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(options.max_header_bytes.max(8 * 1024));
+    builder.max_buf_size(options.max_head_bytes.max(8 * 1024));
     // hyper keeps 100 headers on its stack and allots for any other number.
     if options.max_headers != 100 {
         builder.max_headers(options.max_headers);
     }
     let mut connection = builder.serve_connection(Transport::new(stream, Arc::clone(&pulse)), service);
     let mut timer = pin!(sleep_until(Instant::now() + options.header_timeout));
-    let mut expired = None;
+    let (mut expired, mut draining) = (None, false);
     let broken = loop {
         tokio::select! {
             biased;
             end = &mut connection => break end.is_err(),
-            changed = stages.changed() => match (changed, *stages.borrow_and_update()) {
-                (Ok(()), Stage::Serving) => {}
-                (Ok(()), Stage::Draining) => std::pin::Pin::new(&mut connection).graceful_shutdown(),
-                (Ok(()), Stage::Stopped) | (Err(_), _) => return,
-            },
+            () = asked_to(&mut stop), if !draining => {
+                draining = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
             () = timer.as_mut() => match pulse.check(&options, Instant::now()) {
                 Ok(next) => timer.as_mut().reset(next),
                 Err(reason) => {
@@ -75,7 +75,7 @@ pub(crate) async fn run<D: Door>(
         }
     };
     let stream = connection.into_parts().io.into_stream();
-    // The client gets what is left for it; nobody is left to hear of an error here.
+    // Nobody is left to hear of an error here.
     let _ = timeout(LINGER, finish(stream, expired, broken || pulse.has_unread())).await;
 }
 
@@ -85,7 +85,7 @@ async fn respond<D: Door>(
     head: Head,
     body: Incoming,
     peer: SocketAddr,
-    options: &GatewayOptions,
+    options: &Options,
 ) -> (Response, bool) {
     let admission = match door.admit(&head) {
         Ok(admission) => admission,
@@ -106,7 +106,7 @@ async fn respond<D: Door>(
 
 /// Reads a small body of a refused request to its end. A client that waits for `100 Continue` is not made to send
 /// it, and a large one is not worth its bytes.
-async fn discard(head: &Head, body: Incoming, options: &GatewayOptions) -> bool {
+async fn discard(head: &Head, body: Incoming, options: &Options) -> bool {
     if body.is_end_stream() {
         return true;
     }
