@@ -101,6 +101,28 @@ def test_every_form_of_the_name_finds_the_function(lam, made, form):
     assert lam.get_function_configuration(FunctionName=name)["FunctionName"] == made["FunctionName"]
 
 
+def test_the_arn_has_the_qualifier_that_was_asked_for(lam, made):
+    name, arn = made["FunctionName"], made["FunctionArn"]
+    assert lam.get_function_configuration(FunctionName=name)["FunctionArn"] == arn
+    assert lam.get_function_configuration(FunctionName=name, Qualifier="$LATEST")["FunctionArn"] == arn + ":$LATEST"
+    assert lam.get_function(FunctionName=f"{name}:$LATEST")["Configuration"]["FunctionArn"] == arn + ":$LATEST"
+
+
+def test_lists_leave_out_what_is_in_motion(lam, made):
+    """As in Lambda: state and update status are in the answers about one function, not in lists."""
+    listed = next(f for p in lam.get_paginator("list_functions").paginate() for f in p["Functions"] if f["FunctionName"] == made["FunctionName"])
+    assert not {"State", "StateReason", "LastUpdateStatus"} & listed.keys()
+    version = lam.list_versions_by_function(FunctionName=made["FunctionName"])["Versions"][0]
+    assert not {"State", "StateReason", "LastUpdateStatus"} & version.keys()
+
+
+def test_an_environment_is_shown_only_where_one_was_set(lam, made):
+    assert "Environment" not in made
+    assert made["SnapStart"] == {"ApplyOn": "None", "OptimizationStatus": "Off"}
+    updated = lam.update_function_configuration(FunctionName=made["FunctionName"], Environment={"Variables": {}})
+    assert updated["Environment"] == {"Variables": {}}
+
+
 def test_a_qualifier_in_both_places_must_agree(lam, made, raw):
     name = made["FunctionName"]
     both = lam.get_function_configuration(FunctionName=f"{name}:$LATEST", Qualifier="$LATEST")

@@ -1,7 +1,7 @@
 """Published versions: numbered, immutable, and the RevisionId that guards every change."""
 
 import pytest
-from harness import aws, lab
+from harness import aws
 from harness.zips import make_zip
 
 ANSWER = "import os\ndef handler(event, context):\n    return [{value!r}, os.environ.get('V'), context.function_version]\n"
@@ -30,6 +30,15 @@ def test_versions_are_numbered_from_one_and_keep_their_code_and_settings(lam, fu
     lam.update_function_configuration(FunctionName=name, Timeout=20, Environment={"Variables": {"V": "3"}})
     assert function.call(Qualifier="2") == ["two", "2", "2"]
     assert lam.get_function_configuration(FunctionName=name, Qualifier="2")["Timeout"] == 3
+
+
+def test_a_version_has_the_description_of_its_publication_or_else_of_latest(lam, function):
+    name = function.name
+    lam.update_function_configuration(FunctionName=name, Description="of latest")
+    assert lam.publish_version(FunctionName=name)["Description"] == "of latest"
+    lam.update_function_configuration(FunctionName=name, Timeout=9)
+    assert lam.publish_version(FunctionName=name, Description="its own")["Description"] == "its own"
+    assert lam.get_function_configuration(FunctionName=name)["Description"] == "of latest"
 
 
 def test_publishing_twice_without_a_change_gives_the_same_version(lam, function):
@@ -83,6 +92,10 @@ def test_publish_checks_the_code_hash(lam, function):
 
 
 def test_publish_with_create_and_with_update_code(lam, python, deploy):
+    created = lam.create_function(FunctionName="published", Runtime=python, Handler="lambda_function.handler", Role=aws.ROLE,
+                                  Code={"ZipFile": make_zip({"lambda_function.py": source("one")})}, Publish=True)
+    assert created["Version"] == "1"
+    lam.delete_function(FunctionName="published")
     function = deploy(source("one"), python, Publish=True)
     assert function.call(Qualifier="1")[2] == "1"
     updated = lam.update_function_code(FunctionName=function.name, Publish=True,
