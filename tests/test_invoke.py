@@ -112,6 +112,14 @@ def test_any_form_of_the_name(lam, echo, form):
     assert json.load(lam.invoke(FunctionName=name, Payload=b"[1]")["Payload"]) == [1]
 
 
+def test_the_caller_s_trace_is_passed_on(raw, pylab):
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    answer = raw.send("POST", aws.function_path(pylab.name, "invocations"), b'{"code": "import os; result = os.environ[\'_X_AMZN_TRACE_ID\']"}',
+                      {"X-Amzn-Trace-Id": trace})
+    assert answer.json.startswith("Root=1-5759e988-bd862e3fe1be46a994272793")
+    assert pylab.run("import os; result = os.environ['_X_AMZN_TRACE_ID']") != pylab.run("import os; result = os.environ['_X_AMZN_TRACE_ID']")
+
+
 def test_a_function_error_is_still_200(raw, pylab):
     answer = raw.send("POST", aws.function_path(pylab.name, "invocations"), json.dumps({"code": "raise KeyError('k')"}).encode())
     assert answer.status == 200

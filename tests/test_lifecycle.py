@@ -227,6 +227,23 @@ def test_deleting_a_function_ends_its_environments(server, lam, deploy, python):
     until(lambda: not [pid for pid in pids if os.path.exists(f"/proc/{pid}")], "its processes to end")
 
 
+def test_an_environment_is_reclaimed_after_its_idle_time(new_server, python):
+    server = new_server(flags=["--idle-timeout-seconds", "1"]).start()
+    function = lab.create(aws.client(server), ID, python, name="idle")
+    first = function.call()
+    until(lambda: not server.environments_of("idle"), "it to be reclaimed", 10)
+    assert function.call() != first
+
+
+def test_idle_environments_make_room_for_others(new_server, python):
+    server = new_server(flags=["--memory-budget-mb", "600"]).start()
+    client = aws.client(server)
+    functions = [lab.create(client, ID, python, name=f"f{number}", MemorySize=256) for number in range(5)]
+    for function in functions * 2:
+        assert function.call()
+        assert sum(bool(server.environments_of(f.name)) for f in functions) <= 3
+
+
 def test_a_burst_of_first_calls(deploy, python):
     function = deploy("import time\ndef handler(e, c):\n    time.sleep(0.2)\n    return e\n", python, Timeout=30)
     with ThreadPoolExecutor(40) as pool:
