@@ -1,7 +1,7 @@
 //! A body, collected whole: at most as many bytes as the door allows, in the time that the options allow.
 
 use crate::door::BodyFault;
-use crate::options::Options;
+use crate::options::GatewayOptions;
 use bytes::Bytes;
 use http_body::Body;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ const MOST_RESERVED: usize = 8 * 1024 * 1024;
 pub(crate) async fn collect<B: Body<Data = Bytes> + Unpin>(
     mut body: B,
     limit: usize,
-    options: &Options,
+    options: &GatewayOptions,
 ) -> Result<Bytes, BodyFault> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -80,13 +80,13 @@ struct Patience {
 }
 
 impl Patience {
-    fn new(options: &Options) -> Self {
+    fn new(options: &GatewayOptions) -> Self {
         let now = Instant::now();
         let end = now + options.body_timeout;
         Self { timer: Box::pin(sleep_until(end.min(now + options.body_idle_timeout))), end }
     }
 
-    fn moved(self: Pin<&mut Self>, options: &Options) {
+    fn moved(self: Pin<&mut Self>, options: &GatewayOptions) {
         let this = self.get_mut();
         let next = this.end.min(Instant::now() + options.body_idle_timeout);
         this.timer.as_mut().reset(next);

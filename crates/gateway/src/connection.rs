@@ -2,9 +2,9 @@
 
 use crate::body::collect;
 use crate::door::{Door, Head, Response};
-use crate::options::Options;
+use crate::options::GatewayOptions;
 use crate::pulse::{Expired, Pulse};
-use crate::serve::asked_to;
+use crate::serve::Stage;
 use crate::transport::Transport;
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -28,18 +28,19 @@ const SMALL_BODY: u64 = 64 * 1024;
 /// answer only after they have written all of a body, so this has to be more than any body that a door refuses.
 const LINGER_BYTES: usize = 128 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(30);
+const LINGER_DRAINING: Duration = Duration::from_secs(1);
 
-/// Serves one connection until the client or a limit ends it, or, once asked to `stop`, until it is idle.
+/// Serves one connection until the client, a limit or `stages` ends it.
 pub(crate) async fn run<D: Door>(
     stream: TcpStream,
     peer: SocketAddr,
     door: Arc<D>,
-    options: Options,
-    mut stop: watch::Receiver<bool>,
+    options: Arc<GatewayOptions>,
+    mut stages: watch::Receiver<Stage>,
 ) {
     let pulse = Arc::new(Pulse::new(Instant::now()));
     let service = service_fn(|request: http::Request<Incoming>| {
-        let (door, pulse) = (Arc::clone(&door), Arc::clone(&pulse));
+        let (door, options, pulse) = (Arc::clone(&door), Arc::clone(&options), Arc::clone(&pulse));
         async move {
             pulse.request();
             let (head, body) = request.into_parts();
@@ -49,22 +50,23 @@ pub(crate) async fn run<D: Door>(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(options.max_head_bytes.max(8 * 1024));
+    builder.max_buf_size(options.max_header_bytes.max(8 * 1024));
     // hyper keeps 100 headers on its stack and allots for any other number.
     if options.max_headers != 100 {
         builder.max_headers(options.max_headers);
     }
     let mut connection = builder.serve_connection(Transport::new(stream, Arc::clone(&pulse)), service);
     let mut timer = pin!(sleep_until(Instant::now() + options.header_timeout));
-    let (mut expired, mut draining) = (None, false);
+    let mut expired = None;
     let broken = loop {
         tokio::select! {
             biased;
             end = &mut connection => break end.is_err(),
-            () = asked_to(&mut stop), if !draining => {
-                draining = true;
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-            }
+            changed = stages.changed() => match (changed, *stages.borrow_and_update()) {
+                (Ok(()), Stage::Serving) => {}
+                (Ok(()), Stage::Draining) => std::pin::Pin::new(&mut connection).graceful_shutdown(),
+                (Ok(()), Stage::Stopped) | (Err(_), _) => return,
+            },
             () = timer.as_mut() => match pulse.check(&options, Instant::now()) {
                 Ok(next) => timer.as_mut().reset(next),
                 Err(reason) => {
@@ -76,7 +78,16 @@ pub(crate) async fn run<D: Door>(
     };
     let stream = connection.into_parts().io.into_stream();
     // Nobody is left to hear of an error here.
-    let _ = timeout(LINGER, finish(stream, expired, broken || pulse.has_unread())).await;
+    let _ = tokio::select! {
+        ended = timeout(LINGER, finish(stream, expired, broken || pulse.has_unread())) => ended.is_ok(),
+        () = enough(&mut stages) => false,
+    };
+}
+
+/// A draining server waits a moment longer for clients that still send, a stopped one not at all.
+async fn enough(stages: &mut watch::Receiver<Stage>) {
+    let _ = stages.wait_for(|stage| *stage >= Stage::Draining).await;
+    let _ = timeout(LINGER_DRAINING, stages.wait_for(|stage| *stage >= Stage::Stopped)).await;
 }
 
 /// Admits, collects, handles. Tells with the answer whether some of the body is left unread.
@@ -85,7 +96,7 @@ async fn respond<D: Door>(
     head: Head,
     body: Incoming,
     peer: SocketAddr,
-    options: &Options,
+    options: &GatewayOptions,
 ) -> (Response, bool) {
     let admission = match door.admit(&head) {
         Ok(admission) => admission,
@@ -106,7 +117,7 @@ async fn respond<D: Door>(
 
 /// Reads a small body of a refused request to its end. A client that waits for `100 Continue` is not made to send
 /// it, and a large one is not worth its bytes.
-async fn discard(head: &Head, body: Incoming, options: &Options) -> bool {
+async fn discard(head: &Head, body: Incoming, options: &GatewayOptions) -> bool {
     if body.is_end_stream() {
         return true;
     }

@@ -12,5 +12,5 @@ mod serve;
 mod transport;
 
 pub use door::{Admission, BodyFault, Door, Head, Response};
-pub use options::{KEEP_ALIVE, Options};
-pub use serve::serve;
+pub use options::GatewayOptions;
+pub use serve::{Served, Shutdown, Stage, serve};

@@ -2,44 +2,41 @@
 
 use std::time::Duration;
 
-/// How long a connection may wait for its next request. Clients keep theirs for about a minute; to close earlier than
-/// they do makes them send requests into closed connections.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// Bounds on what a client may ask of the transport. Every one is a limit, none a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// From the first byte of a request's head, or from accepting the connection, to the head's last; later is answered
-    /// 408. Between requests [`KEEP_ALIVE`] counts, or this where it is longer.
-    pub header_timeout: Duration,
-    /// Longest pause within a body, in either direction: one that comes in too slowly is answered 408, a client that
-    /// leaves an answer unread is cut.
-    pub body_idle_timeout: Duration,
-    /// From the end of the head to the end of the body.
-    pub body_timeout: Duration,
-    /// Most bytes of a request's line and headers, at least 8,192; more is answered 431.
-    pub max_head_bytes: usize,
-    /// Most headers; more is answered 431.
-    pub max_headers: usize,
-    /// Most connections at once; one more is answered 503 and closed.
+/// Limits of one listener. The defaults suit clients on any network; everything is a bound, none a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayOptions {
+    /// Most connections at a time; further ones are answered with 503 and closed.
     pub max_connections: usize,
+    /// Most headers of a request; more are answered with 431.
+    pub max_headers: usize,
+    /// Most bytes of a request's head, at least 8,192; more are answered with 431.
+    pub max_header_bytes: usize,
+    /// From the first byte of a head (or from accepting the connection) to its last; later is answered with 408.
+    pub header_timeout: Duration,
+    /// Longest pause within a body.
+    pub body_idle_timeout: Duration,
+    /// Longest time for a whole body.
+    pub body_timeout: Duration,
+    /// Longest time that a client may leave an answer unread.
+    pub write_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive_timeout: Duration,
+    /// How long requests in flight may take once the server is draining.
+    pub drain_timeout: Duration,
 }
 
-impl Options {
-    pub(crate) fn keep_alive(&self) -> Duration {
-        self.header_timeout.max(KEEP_ALIVE)
-    }
-}
-
-impl Default for Options {
+impl Default for GatewayOptions {
     fn default() -> Self {
         Self {
-            header_timeout: Duration::from_secs(20),
+            max_connections: 4096,
+            max_headers: 100,
+            max_header_bytes: 64 * 1024,
+            header_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(20),
             body_timeout: Duration::from_secs(300),
-            max_head_bytes: 64 * 1024,
-            max_headers: 100,
-            max_connections: 4096,
+            write_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(75),
+            drain_timeout: Duration::from_secs(30),
         }
     }
 }

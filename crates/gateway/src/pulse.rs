@@ -3,7 +3,7 @@
 //! hyper can time heads by itself, but allots a timer for every request and does not tell an idle connection from
 //! a slow head. Here the transport and the service leave notes, and the connection's single timer reads them.
 
-use crate::options::Options;
+use crate::options::GatewayOptions;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use tokio::time::{Duration, Instant};
 
@@ -93,18 +93,18 @@ impl Pulse {
 
     /// What has taken too long, or when to look again. A phase that begins right after this look cannot end before
     /// the shortest time-out has passed, so looking that seldom still finds each one in time.
-    pub(crate) fn check(&self, options: &Options, now: Instant) -> Result<Instant, Expired> {
+    pub(crate) fn check(&self, options: &GatewayOptions, now: Instant) -> Result<Instant, Expired> {
         let at = |millis: u64| self.opened + Duration::from_millis(millis);
         let since = at(self.since.load(Relaxed));
-        let limits = [options.header_timeout, options.body_idle_timeout];
+        let limits = [options.header_timeout, options.keep_alive_timeout, options.write_timeout];
         let mut next = now + limits.into_iter().min().unwrap_or(options.header_timeout);
         let stalled = self.stalled.load(Relaxed);
         let phase = self.phase.load(Relaxed);
         let waits = [
-            (stalled != 0).then(|| (at(stalled) + options.body_idle_timeout, Expired::Write)),
+            (stalled != 0).then(|| (at(stalled) + options.write_timeout, Expired::Write)),
             (phase == FRESH).then(|| (since + options.header_timeout, Expired::Idle)),
             (phase == HEAD).then(|| (since + options.header_timeout, Expired::Head)),
-            (phase == IDLE).then(|| (since + options.keep_alive(), Expired::Idle)),
+            (phase == IDLE).then(|| (since + options.keep_alive_timeout, Expired::Idle)),
         ];
         for (deadline, expired) in waits.into_iter().flatten() {
             if deadline <= now {
@@ -120,9 +120,13 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    fn options() -> Options {
-        let (header_timeout, body_idle_timeout) = (Duration::from_secs(2), Duration::from_secs(6));
-        Options { header_timeout, body_idle_timeout, ..Options::default() }
+    fn options() -> GatewayOptions {
+        GatewayOptions {
+            header_timeout: Duration::from_secs(2),
+            keep_alive_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(5),
+            ..GatewayOptions::default()
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -141,7 +145,7 @@ mod tests {
         pass(100).await;
         assert!(check(&pulse).is_ok(), "a handler may take as long as it likes");
         pulse.answered(false);
-        pass(74).await;
+        pass(9).await;
         assert_eq!(check(&pulse), Ok(Instant::now() + Duration::from_secs(1)));
         assert!(!pulse.has_unread());
         pass(1).await;
@@ -159,12 +163,12 @@ mod tests {
 
         pulse.request();
         pulse.write_waits(true);
-        tokio::time::advance(options.body_idle_timeout / 2).await;
+        tokio::time::advance(options.write_timeout / 2).await;
         pulse.write_waits(false);
         pulse.write_waits(true);
-        tokio::time::advance(options.body_idle_timeout / 2).await;
+        tokio::time::advance(options.write_timeout / 2).await;
         assert!(pulse.check(&options, Instant::now()).is_ok(), "it had moved in between");
-        tokio::time::advance(options.body_idle_timeout / 2).await;
+        tokio::time::advance(options.write_timeout / 2).await;
         assert_eq!(pulse.check(&options, Instant::now()), Err(Expired::Write));
     }
 }

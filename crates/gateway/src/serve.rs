@@ -2,35 +2,87 @@
 
 use crate::connection;
 use crate::door::Door;
-use crate::options::Options;
+use crate::options::GatewayOptions;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep, timeout};
 
 /// Most connections at a time that are told there is no room; more are closed without a word.
 const TURNED_AWAY: usize = 64;
 /// The pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` turns true (or its sender goes), then closes the listener and idle connections, finishes the
-/// requests in flight, and returns when the last is answered. Dropping the future cuts every connection.
+/// What a server is doing; it only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Accepting connections.
+    Serving,
+    /// Finishing what is in flight, accepting nothing.
+    Draining,
+    /// Dropping what is in flight.
+    Stopped,
+}
+
+/// Tells a running [`serve`] to drain or to stop. Dropping it stops the server.
+#[derive(Debug)]
+pub struct Shutdown(watch::Sender<Stage>);
+
+impl Shutdown {
+    /// A handle, and what [`serve`] takes.
+    #[must_use]
+    pub fn new() -> (Self, watch::Receiver<Stage>) {
+        let (sender, receiver) = watch::channel(Stage::Serving);
+        (Self(sender), receiver)
+    }
+
+    /// Accept nothing more, close idle connections, finish requests in flight within the drain time-out.
+    pub fn drain(&self) {
+        self.advance(Stage::Draining);
+    }
+
+    /// Drop everything now.
+    pub fn stop(&self) {
+        self.advance(Stage::Stopped);
+    }
+
+    fn advance(&self, stage: Stage) {
+        self.0.send_if_modified(|current| {
+            let forward = stage > *current;
+            if forward {
+                *current = stage;
+            }
+            forward
+        });
+    }
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Connections that still had a request in flight when the drain time-out, or the order to stop, came.
+    pub aborted: usize,
+}
+
+/// Serves `listener` until told to drain or stop, and returns when the last connection has ended. The listener is
+/// closed as soon as draining begins.
 pub async fn serve<D: Door>(
     listener: TcpListener,
     door: Arc<D>,
-    options: Options,
-    mut stop: watch::Receiver<bool>,
-) {
+    options: GatewayOptions,
+    mut shutdown: watch::Receiver<Stage>,
+) -> Served {
+    let options = Arc::new(options);
     let places = Arc::new(Semaphore::new(options.max_connections));
     let refusals = Arc::new(Semaphore::new(TURNED_AWAY));
-    let mut connections = JoinSet::new();
+    // Connections listen to this one, so that the drain time-out reaches them as an order to stop does.
+    let (stages, stage) = watch::channel(Stage::Serving);
+
     loop {
         let accepted = tokio::select! {
             biased;
-            () = asked_to(&mut stop) => break,
-            Some(_) = connections.join_next() => continue,
+            _ = ended(&mut shutdown, Stage::Draining) => break,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -41,33 +93,54 @@ pub async fn serve<D: Door>(
             }
         };
         // Answers leave in one write; waiting to fill a packet would only add the client's delayed acknowledgement.
-        // A socket that refuses the option is dead already.
         if stream.set_nodelay(true).is_err() {
             continue;
         }
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => {
-                let served = connection::run(stream, peer, Arc::clone(&door), options, stop.clone());
-                connections.spawn(async move {
+                let served =
+                    connection::run(stream, peer, Arc::clone(&door), Arc::clone(&options), stage.clone());
+                tokio::spawn(async move {
                     served.await;
                     drop(place);
                 });
             }
-            Err(_) => turn_away(&mut connections, stream, &refusals, options.max_connections),
+            Err(_) => turn_away(stream, &refusals, options.max_connections),
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    drop(stage);
+
+    stages.send_replace(Stage::Draining);
+    let drained = async {
+        tokio::select! {
+            biased;
+            () = all_back(&places, options.max_connections) => true,
+            _ = ended(&mut shutdown, Stage::Stopped) => false,
+        }
+    };
+    if timeout(options.drain_timeout, drained).await == Ok(true) {
+        return Served { aborted: 0 };
+    }
+    let aborted = options.max_connections - places.available_permits();
+    stages.send_replace(Stage::Stopped);
+    all_back(&places, options.max_connections).await;
+    Served { aborted }
 }
 
-/// Returns once `stop` is true. A sender that is gone has nobody left to stop the server otherwise.
-pub(crate) async fn asked_to(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+/// Returns once `stages` has come to `stage`, or its sender is gone.
+async fn ended(stages: &mut watch::Receiver<Stage>, stage: Stage) {
+    let _ = stages.wait_for(|current| *current >= stage).await;
 }
 
-fn turn_away(tasks: &mut JoinSet<()>, stream: TcpStream, refusals: &Arc<Semaphore>, max_connections: usize) {
+async fn all_back(places: &Semaphore, count: usize) {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    let _ = places.acquire_many(count).await;
+}
+
+fn turn_away(stream: TcpStream, refusals: &Arc<Semaphore>, max_connections: usize) {
     if let Ok(place) = Arc::clone(refusals).try_acquire_owned() {
-        tasks.spawn(async move {
+        tokio::spawn(async move {
             connection::turn_away(stream, max_connections).await;
             drop(place);
         });
@@ -77,9 +150,9 @@ fn turn_away(tasks: &mut JoinSet<()>, stream: TcpStream, refusals: &Arc<Semaphor
 /// A connection that was gone before it was accepted is nobody's trouble. When the process is out of descriptors or
 /// memory, accepting at once again would spin until some connection ends.
 async fn pause_after(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        tracing::warn!(%error, "no connection can be accepted for now; trying again");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        tracing::warn!(%error, "no connection can be accepted for now");
+        sleep(ACCEPT_PAUSE).await;
     }
 }

@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use bytes::Bytes;
-use martlet_gateway::{Admission, BodyFault, Door, Head, Options, Response, serve};
+use martlet_gateway::{Admission, BodyFault, Door, GatewayOptions, Head, Response, Served, Shutdown, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// Echoes bodies up to 1,000 bytes; refuses `/refused`; holds `/slow` until told.
 #[derive(Default)]
@@ -57,22 +57,27 @@ impl Door for Echo {
 struct Server {
     address: SocketAddr,
     door: Arc<Echo>,
-    stop: watch::Sender<bool>,
-    task: tokio::task::JoinHandle<()>,
+    shutdown: Shutdown,
+    task: tokio::task::JoinHandle<Served>,
 }
 
-async fn server(options: Options) -> Server {
+async fn server(options: GatewayOptions) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let door = Arc::new(Echo::default());
-    let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(serve(listener, Arc::clone(&door), options, stopped));
-    Server { address, door, stop, task }
+    let (shutdown, stages) = Shutdown::new();
+    let task = tokio::spawn(serve(listener, Arc::clone(&door), options, stages));
+    Server { address, door, shutdown, task }
 }
 
-fn impatient() -> Options {
+fn impatient() -> GatewayOptions {
     let brief = Duration::from_millis(150);
-    Options { header_timeout: brief, body_idle_timeout: brief, body_timeout: brief * 4, ..Options::default() }
+    GatewayOptions {
+        header_timeout: brief,
+        body_idle_timeout: brief,
+        body_timeout: brief * 4,
+        ..GatewayOptions::default()
+    }
 }
 
 impl Server {
@@ -101,7 +106,7 @@ fn status(answer: &str) -> &str {
 
 #[tokio::test]
 async fn bodies_arrive_whole_by_length_and_in_chunks() {
-    let server = server(Options::default()).await;
+    let server = server(GatewayOptions::default()).await;
     let answer = server
         .exchange(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc")
         .await;
@@ -116,7 +121,7 @@ async fn bodies_arrive_whole_by_length_and_in_chunks() {
 
 #[tokio::test]
 async fn bodies_over_the_limit_are_refused_by_word_and_by_deed() {
-    let server = server(Options::default()).await;
+    let server = server(GatewayOptions::default()).await;
     let mut announced = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n".to_vec();
     announced.extend(vec![b'a'; 100_000]);
     let answer = server.exchange(&announced).await;
@@ -134,7 +139,7 @@ async fn bodies_over_the_limit_are_refused_by_word_and_by_deed() {
 
 #[tokio::test]
 async fn a_refused_client_that_waits_to_be_asked_is_not_asked() {
-    let server = server(Options::default()).await;
+    let server = server(GatewayOptions::default()).await;
     let head = b"POST /refused HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
     let answer = server.exchange(head).await;
     assert_eq!(status(&answer), "403", "{answer}");
@@ -169,7 +174,8 @@ async fn slow_and_broken_clients_are_told_and_cut() {
 
 #[tokio::test]
 async fn absurd_heads_are_refused() {
-    let server = server(Options { max_head_bytes: 8192, max_headers: 10, ..Options::default() }).await;
+    let server =
+        server(GatewayOptions { max_header_bytes: 8192, max_headers: 10, ..GatewayOptions::default() }).await;
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "b".repeat(20_000));
     assert_eq!(status(&server.exchange(long.as_bytes()).await), "431");
     let many: String = (0..20).map(|n| format!("h{n}: v\r\n")).collect();
@@ -181,7 +187,7 @@ async fn absurd_heads_are_refused() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_turned_away() {
-    let server = server(Options { max_connections: 1, ..Options::default() }).await;
+    let server = server(GatewayOptions { max_connections: 1, ..GatewayOptions::default() }).await;
     let mut first = server.open().await;
     first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut byte = [0; 1];
@@ -191,7 +197,7 @@ async fn connections_over_the_limit_are_turned_away() {
 
 #[tokio::test]
 async fn draining_finishes_what_was_admitted_and_takes_nothing_new() {
-    let server = server(Options::default()).await;
+    let server = server(GatewayOptions::default()).await;
     let mut idle = server.open().await;
     idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut byte = [0; 1];
@@ -204,10 +210,11 @@ async fn draining_finishes_what_was_admitted_and_takes_nothing_new() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), both_admitted).await.expect("both requests are read");
-    server.stop.send(true).unwrap();
+    server.shutdown.drain();
     all(&mut idle).await;
     server.door.go.notify_one();
     assert!(all(&mut slow).await.ends_with("ok"));
-    tokio::time::timeout(Duration::from_secs(10), server.task).await.expect("drained").unwrap();
+    let served = tokio::time::timeout(Duration::from_secs(10), server.task).await.expect("drained").unwrap();
+    assert_eq!(served, Served { aborted: 0 });
     assert!(TcpStream::connect(server.address).await.is_err());
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
 use martlet_aws::models;
 use martlet_aws::pipeline::{Ctx, Internal, Operation, Pipeline, Service};
 use martlet_aws::protocol::{ApiError, Blob, Input, Output};
-use martlet_gateway::{Head, Options, serve};
+use martlet_gateway::{GatewayOptions, Head, Shutdown, serve};
 use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode, Secret, Signer};
 use martlet_model::{AccountId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -16,12 +16,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) credentials: Credentials,
-    _stop: watch::Sender<bool>,
+    _shutdown: Shutdown,
 }
 
 fn now() -> Timestamp {
@@ -42,9 +41,9 @@ impl Server {
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(serve(listener, Arc::new(pipeline), Options::default(), stopped));
-        Self { address, credentials, _stop: stop }
+        let (shutdown, stages) = Shutdown::new();
+        tokio::spawn(serve(listener, Arc::new(pipeline), GatewayOptions::default(), stages));
+        Self { address, credentials, _shutdown: shutdown }
     }
 
     pub(crate) async fn signed(
