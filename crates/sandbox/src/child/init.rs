@@ -1,0 +1,56 @@
+//! What pid 1 does once the program runs: reap, carry out orders, and tell how the main process ended.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::RecvFlags;
+
+use crate::child::Plan;
+use crate::child::program::Main;
+use crate::sys;
+use crate::wire::{self, Ending, Order, Report};
+
+/// Stays until the main process ends; its own end then takes everything else in the sandbox with it.
+pub(super) fn stay(plan: Plan, main: Main, listener: Option<TcpListener>) -> ! {
+    let Plan { talk, ending, fds, spec } = plan;
+    drop((fds, spec));
+    // Nobody waits for a missed signal: whatever has ended before this line is found by the first reaping.
+    let Ok(children) = sys::child_signals() else { sys::exit_now(1) };
+    let listeners: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
+    if wire::send(&talk, &Report::Running, &listeners).is_err() {
+        sys::exit_now(1);
+    }
+    drop(listener);
+    loop {
+        while let Ok(Some(reaped)) = sys::reap() {
+            if reaped.pid == main.pid {
+                tell_end(ending, reaped.status);
+            }
+        }
+        let mut fds = [PollFd::new(&children, PollFlags::IN), PollFd::new(&talk, PollFlags::IN)];
+        // An interrupted wait only looks again.
+        let _ = poll(&mut fds, None);
+        let ordered = !fds[1].revents().is_empty();
+        let _ = rustix::io::read(&children, &mut [0u8; 128][..]);
+        if ordered {
+            match wire::receive(&talk, RecvFlags::DONTWAIT) {
+                Ok(Some((Order::Stop, _))) => sys::signal_everyone_else(libc::SIGSTOP),
+                Ok(Some((Order::Continue, _))) => sys::signal_everyone_else(libc::SIGCONT),
+                Ok(Some((Order::Go, _))) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // The launcher is gone, and with it everything that was promised about this sandbox.
+                Ok(None) | Err(_) => sys::exit_now(1),
+            }
+        }
+    }
+}
+
+fn tell_end(ending: std::os::fd::OwnedFd, status: i32) -> ! {
+    let (peak_bytes, cpu_micros) = sys::children_usage();
+    let ending_bytes = Ending { status, peak_bytes, cpu_micros }.to_bytes();
+    // Less than a pipe holds, so never partial; a reader that is gone needs no answer.
+    let _ = std::fs::File::from(ending).write_all(&ending_bytes);
+    sys::exit_now(0)
+}

@@ -1,0 +1,107 @@
+//! The child: pid 1 of a sandbox. It walks one line of steps, each giving up more than the one before, then creates the
+//! main process and stays only to reap.
+//!
+//! The launcher is single-threaded, so ordinary code may run here after the fork.
+
+mod init;
+mod jail;
+mod mounts;
+mod program;
+
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::net::{AddressFamily, RecvFlags, SocketType};
+use rustix::process::Signal;
+use rustix::thread::{UnshareFlags, set_thread_res_gid, set_thread_res_uid};
+
+use crate::error::{At, Fault, Step};
+use crate::launcher::INNER_UID;
+use crate::spec::SandboxSpec;
+use crate::sys;
+use crate::wire::{self, Order, Report};
+
+/// What the child needs to know; all of it was copied with the launcher's memory.
+pub(crate) struct Plan {
+    pub(crate) spec: SandboxSpec,
+    /// With their numbers in the main process.
+    pub(crate) fds: Vec<(OwnedFd, RawFd)>,
+    /// To the launcher.
+    pub(crate) talk: OwnedFd,
+    /// Where the end of the main process is written to.
+    pub(crate) ending: OwnedFd,
+}
+
+/// Never returns: the calling process is the child of a fork and has nothing to return to.
+pub(crate) fn become_init(plan: Plan) -> ! {
+    let (main, listener) = match start(&plan) {
+        Ok(started) => started,
+        Err(fault) => {
+            // A launcher that is gone needs no report.
+            let _ = wire::send(&plan.talk, &Report::Failed(fault), &[]);
+            sys::exit_now(1)
+        }
+    };
+    init::stay(plan, main, listener)
+}
+
+fn start(plan: &Plan) -> Result<(program::Main, Option<TcpListener>), Fault> {
+    close_what_is_not_ours(plan)?;
+
+    // The launcher now writes the user map and puts this process into its cgroup; before that nothing may be charged.
+    let Ok(Some((Order::Go, _))) = wire::receive::<Order>(&plan.talk, RecvFlags::empty()) else {
+        sys::exit_now(1);
+    };
+
+    // From here on no uid of the host's users is held. The capabilities stay: they are of the new user namespace.
+    let (uid, gid) = (rustix::process::Uid::from_raw(INNER_UID), rustix::process::Gid::from_raw(INNER_UID));
+    set_thread_res_gid(gid, gid, gid).at(Step::BecomeUser, "group")?;
+    set_thread_res_uid(uid, uid, uid).at(Step::BecomeUser, "user")?;
+
+    // Set after the change of user, which clears it. A launcher that died in between has closed its socket.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .at(Step::BecomeUser, "death signal")?;
+    if launcher_is_gone(plan) {
+        sys::exit_now(1);
+    }
+
+    sys::unshare(UnshareFlags::NEWCGROUP).at(Step::Namespaces, "cgroup namespace")?;
+    mounts::enter_root()?;
+    rustix::system::sethostname(plan.spec.hostname.as_bytes()).at(Step::Hostname, &plan.spec.hostname)?;
+    let listener = network(plan.spec.listen)?;
+    jail::lock(&plan.spec)?;
+    let main = program::spawn(plan)?;
+    Ok((main, listener))
+}
+
+/// The copy of the launcher's descriptors: sockets, handles of other sandboxes. A server's socket left open here would also
+/// hide the launcher's end from the server.
+fn close_what_is_not_ours(plan: &Plan) -> Result<(), Fault> {
+    let mut ours: Vec<u32> = plan.fds.iter().map(|(fd, _)| fd.as_raw_fd() as u32).collect();
+    ours.extend([plan.talk.as_raw_fd() as u32, plan.ending.as_raw_fd() as u32]);
+    ours.sort_unstable();
+    let mut first = 0;
+    for number in ours {
+        if first < number {
+            sys::close_range(first, number - 1, false).at(Step::Descriptors, "close")?;
+        }
+        first = number + 1;
+    }
+    sys::close_range(first, u32::MAX, false).at(Step::Descriptors, "close")
+}
+
+fn launcher_is_gone(plan: &Plan) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(&plan.talk, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
+/// Brings up loopback; binds the asked port, whose listener then works from outside of the namespace too.
+fn network(port: Option<u16>) -> Result<Option<TcpListener>, Fault> {
+    let socket =
+        rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).at(Step::Loopback, "socket")?;
+    sys::loopback_up(&socket).at(Step::Loopback, "lo")?;
+    let Some(port) = port else { return Ok(None) };
+    TcpListener::bind(("127.0.0.1", port)).map(Some).at(Step::Listen, format!("127.0.0.1:{port}"))
+}

@@ -1,0 +1,279 @@
+//! The sandboxes that live, and the events that move them on: asked for, starting, running, dead, gone.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::net::RecvFlags;
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use crate::error::{Fault, Step};
+use crate::launcher::birth::{self, Born};
+use crate::launcher::workplace::Workplace;
+use crate::wire::{self, Order, Part, Reply, Report, Request};
+
+pub(super) struct House {
+    server: OwnedFd,
+    events: OwnedFd,
+    workplace: Workplace,
+    living: HashMap<u64, Living>,
+    /// Places (uids) that nobody holds.
+    free: Vec<u32>,
+    open: bool,
+}
+
+struct Living {
+    slot: u32,
+    pid: i32,
+    pidfd: OwnedFd,
+    talk: OwnedFd,
+    /// Until the server has it: the sandbox is still starting.
+    ending: Option<OwnedFd>,
+    /// Pid 1 is reaped, so nothing of it runs any more.
+    dead: bool,
+    /// The server has no handle any more, so nothing of it is read any more.
+    released: bool,
+}
+
+/// What an event is about, packed beside the id into epoll's number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    Server,
+    Talk(u64),
+    End(u64),
+}
+
+impl About {
+    fn pack(self) -> EventData {
+        EventData::new_u64(match self {
+            Self::Server => 0,
+            Self::Talk(id) => id << 2 | 1,
+            Self::End(id) => id << 2 | 2,
+        })
+    }
+
+    fn unpack(data: EventData) -> Self {
+        let word = data.u64();
+        match word & 3 {
+            1 => Self::Talk(word >> 2),
+            2 => Self::End(word >> 2),
+            _ => Self::Server,
+        }
+    }
+}
+
+/// How long the end of everything may take before what is left is left to the next start.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+impl House {
+    pub(super) fn new(server: OwnedFd, workplace: Workplace) -> io::Result<Self> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&events, &server, About::Server.pack(), EventFlags::IN)?;
+        let free = (0..workplace.options.uid_count).rev().collect();
+        Ok(Self { server, events, workplace, living: HashMap::new(), free, open: true })
+    }
+
+    /// False once the server is gone or has asked for the end.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Waits for events and handles them.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
+        self.wait(None)
+    }
+
+    /// Kills everything, and waits until it is gone.
+    pub(super) fn close(&mut self) {
+        let _ = epoll::delete(&self.events, &self.server);
+        let ids: Vec<u64> = self.living.keys().copied().collect();
+        for id in ids {
+            self.release(id);
+        }
+        let deadline = Instant::now() + CLOSE_WITHIN;
+        while !self.living.is_empty() && Instant::now() < deadline {
+            if self.wait(Some(Duration::from_millis(100))).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut events = Vec::with_capacity(64);
+        let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
+        let waited = epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+        if let Err(errno) = waited
+            && errno != rustix::io::Errno::INTR
+        {
+            return Err(errno.into());
+        }
+        for event in events {
+            match About::unpack(event.data) {
+                About::Server => self.hear_server(),
+                About::Talk(id) => self.hear_child(id),
+                About::End(id) => self.bury(id),
+            }
+        }
+        Ok(())
+    }
+
+    /// One request; epoll tells again when there are more.
+    fn hear_server(&mut self) {
+        match wire::receive(&self.server, RecvFlags::DONTWAIT) {
+            Ok(Some((request, fds))) => self.handle(request, fds),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                eprintln!("martlet launcher: ignored a request that could not be read: {error}");
+            }
+            Ok(None) | Err(_) => self.open = false,
+        }
+    }
+
+    fn handle(&mut self, request: Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Launch { id, numbers } => {
+                if let Err(fault) = self.launch(id, &numbers, fds) {
+                    self.reply(&Reply::Failed { id, fault });
+                }
+            }
+            Request::Kill { id } => self.kill(id),
+            Request::Release { id } => self.release(id),
+            Request::Stop { id } => self.order(id, &Order::Stop),
+            Request::Continue { id } => self.order(id, &Order::Continue),
+            Request::Shutdown => self.open = false,
+            Request::Start(_) => {}
+        }
+    }
+
+    fn launch(&mut self, id: u64, numbers: &[RawFd], fds: Vec<OwnedFd>) -> Result<(), Fault> {
+        let mut fds = fds.into_iter();
+        let unreadable = |error: &io::Error| Fault::step(Step::Request, "specification", error);
+        let spec = fds.next().ok_or_else(|| unreadable(&io::ErrorKind::InvalidData.into()))?;
+        let spec = wire::read_spec(spec).map_err(|error| unreadable(&error))?;
+        spec.validate().map_err(Fault::Invalid)?;
+        let fds: Vec<_> = fds.zip(numbers.iter().copied()).collect();
+        let limit = self.workplace.options.uid_count;
+        let slot = self.free.pop().ok_or(Fault::Full { limit })?;
+        let born = match birth::give_birth(&self.workplace, slot, spec, fds) {
+            Ok(born) => born,
+            Err(fault) => {
+                self.free.push(slot);
+                return Err(fault);
+            }
+        };
+        let Born { pid, pidfd, talk, ending } = born;
+        let living = Living { slot, pid, pidfd, talk, ending: Some(ending), dead: false, released: false };
+        let watched = epoll::add(&self.events, &living.talk, About::Talk(id).pack(), EventFlags::IN)
+            .and_then(|()| epoll::add(&self.events, &living.pidfd, About::End(id).pack(), EventFlags::IN));
+        self.living.insert(id, living);
+        if let Err(errno) = watched {
+            self.fail(id, Fault::step(Step::Namespaces, "watch", &errno.into()));
+        }
+        Ok(())
+    }
+
+    fn hear_child(&mut self, id: u64) {
+        let Some(living) = self.living.get_mut(&id) else { return };
+        let starting = living.ending.is_some();
+        match wire::receive::<Report>(&living.talk, RecvFlags::DONTWAIT) {
+            Ok(Some((Report::Running, fds))) => self.introduce(id, &fds),
+            Ok(Some((Report::Failed(fault), _))) => self.fail(id, fault),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(None) | Err(_) if starting => {
+                self.fail(
+                    id,
+                    Fault::step(Step::Exec, "it was killed while it started", &from_raw(libc::ECHILD)),
+                );
+            }
+            Ok(None) | Err(_) => drop(epoll::delete(&self.events, &living.talk)),
+        }
+    }
+
+    /// The program runs: hands everything that the server needs over to it.
+    fn introduce(&mut self, id: u64, listener: &[OwnedFd]) {
+        let Some(living) = self.living.get_mut(&id) else { return };
+        let Some(ending) = living.ending.take() else { return };
+        let mut parts = vec![Part::Pidfd, Part::Ending];
+        let mut fds = vec![living.pidfd.as_fd(), ending.as_fd()];
+        if let Some(listener) = listener.first() {
+            parts.push(Part::Listener);
+            fds.push(listener.as_fd());
+        }
+        let reply = Reply::Launched { id, pid: living.pid, parts };
+        if wire::send(&self.server, &reply, &fds).is_err() {
+            self.open = false;
+        }
+    }
+
+    fn fail(&mut self, id: u64, fault: Fault) {
+        if let Some(living) = self.living.get_mut(&id) {
+            living.ending = None;
+        }
+        self.release(id);
+        self.reply(&Reply::Failed { id, fault });
+    }
+
+    fn kill(&mut self, id: u64) {
+        if let Some(living) = self.living.get(&id)
+            && !living.dead
+        {
+            // The end of pid 1 is the end of its whole pid namespace. It fails only for a pid 1 that has ended already.
+            let _ = pidfd_send_signal(&living.pidfd, Signal::KILL);
+        }
+    }
+
+    fn release(&mut self, id: u64) {
+        self.kill(id);
+        if let Some(living) = self.living.get_mut(&id) {
+            living.released = true;
+        }
+        self.forget(id);
+    }
+
+    /// Reaps pid 1, at which the kernel has already ended everything inside.
+    fn bury(&mut self, id: u64) {
+        let Some(living) = self.living.get_mut(&id) else { return };
+        if let Err(errno) =
+            waitid(WaitId::PidFd(living.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+        {
+            eprintln!("martlet launcher: could not reap sandbox {id}: {errno}");
+        }
+        let _ = epoll::delete(&self.events, &living.pidfd);
+        living.dead = true;
+        if living.ending.is_some() {
+            // Its last report, if any, is still in the socket and tells more than its death.
+            self.hear_child(id);
+        }
+        self.forget(id);
+    }
+
+    /// Frees what a sandbox held, once it is dead and nobody asks about it any more.
+    fn forget(&mut self, id: u64) {
+        if let Some(living) = self.living.get(&id)
+            && living.dead
+            && living.released
+        {
+            self.free.push(living.slot);
+            self.living.remove(&id);
+        }
+    }
+
+    fn order(&mut self, id: u64, order: &Order) {
+        if let Some(living) = self.living.get(&id) {
+            // One that is just ending needs no order.
+            let _ = wire::send(&living.talk, order, &[]);
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        if wire::send(&self.server, reply, &[]).is_err() {
+            self.open = false;
+        }
+    }
+}
+
+fn from_raw(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}

@@ -1,0 +1,218 @@
+//! Building the root of one sandbox, in the launcher's private mount namespace.
+//!
+//! It is built here and not in the child because only the launcher may enter every directory of the host. The
+//! child gets it by the copy of the mount namespace that its creation makes; since its user namespace is another one, the
+//! kernel locks every mount and its read-only flag in that copy: even code that regained privileges inside could not
+//! take them off.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat2, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+};
+
+use crate::error::{At, Fault, Step};
+use crate::launcher::system::{DEVICES, System, synthetic_files};
+use crate::spec::SandboxSpec;
+use crate::sys;
+
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+/// Devices work only without `nodev`; a read-only mount does not hinder writing to a device.
+const DEVICE: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+/// `/dev/shm`: enough for a semaphore or a queue between processes; bulk data belongs to `/tmp`.
+const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+
+/// A root in the making, mounted on the bench; unmounted from there when dropped, which leaves the child's copy alone.
+pub(super) struct NewRoot {
+    bench: PathBuf,
+    root: OwnedFd,
+}
+
+impl NewRoot {
+    /// Mounts an empty root on the bench.
+    pub(super) fn lay(bench: &Path, spec: &SandboxSpec) -> Result<Self, Fault> {
+        let content: usize = spec.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        // Room for directories, mount points and our own small files; each takes a page at most.
+        let size = (content + spec.files.len() * 4096 + (4 << 20)).to_string();
+        let root = new_tmpfs(&[("mode", "755"), ("size", &size)]).at(Step::Root, "tmpfs")?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&root, "", CWD, bench, flags).at(Step::Root, bench.to_string_lossy())?;
+        Ok(Self { bench: bench.to_owned(), root })
+    }
+
+    /// Everything but `/tmp` and what only the sandbox itself can mount (`/proc`).
+    pub(super) fn furnish(&self, system: &System, spec: &SandboxSpec) -> Result<(), Fault> {
+        for directory in ["/dev/shm", "/etc", "/opt", "/proc", "/tmp", "/var"] {
+            self.directory(Path::new(directory)).at(Step::Root, directory)?;
+        }
+        for (path, target) in &system.links {
+            symlinkat(target, &self.root, relative(path)).at(Step::Root, path.to_string_lossy())?;
+        }
+        for path in &system.binds {
+            match self.bind(path, path, READ_ONLY) {
+                Err(Fault::Step { errno: libc::ENOENT, .. }) => {}
+                other => other?,
+            }
+        }
+        self.devices()?;
+        // Outer before inner, so that a bind never covers another one that was asked for too.
+        let mut binds: Vec<_> = spec.binds.iter().collect();
+        binds.sort_by_key(|bind| bind.target.components().count());
+        for bind in binds {
+            self.bind(&bind.source, &bind.target, READ_ONLY)?;
+        }
+        for (path, content) in synthetic_files(&spec.hostname) {
+            if !spec.files.iter().any(|(asked, _)| asked == path) {
+                self.file(Path::new(path), content.as_bytes()).at(Step::File, path)?;
+            }
+        }
+        for (path, content) in &spec.files {
+            self.file(Path::new(path), content).at(Step::File, path)?;
+        }
+        Ok(())
+    }
+
+    fn devices(&self) -> Result<(), Fault> {
+        for name in DEVICES {
+            let path = Path::new("/dev").join(name);
+            self.bind(&path, &path, DEVICE)?;
+        }
+        for (name, target) in [
+            ("dev/fd", "/proc/self/fd"),
+            ("dev/stdin", "/proc/self/fd/0"),
+            ("dev/stdout", "/proc/self/fd/1"),
+            ("dev/stderr", "/proc/self/fd/2"),
+        ] {
+            symlinkat(target, &self.root, name).at(Step::Root, name)?;
+        }
+        let size = SHARED_MEMORY_BYTES.to_string();
+        let shm = new_tmpfs(&[("mode", "1777"), ("size", &size)]).at(Step::Root, "/dev/shm")?;
+        self.attach(shm, Path::new("/dev/shm")).at(Step::Root, "/dev/shm")
+    }
+
+    /// A `/tmp` in memory, of `owner` alone.
+    pub(super) fn memory_tmp(&self, bytes: u64, owner: u32) -> Result<(), Fault> {
+        let tmp = new_tmpfs(&[("mode", "700"), ("size", &bytes.to_string())]).at(Step::Tmp, "tmpfs")?;
+        self.tmp(tmp, owner)
+    }
+
+    /// Puts a detached file system at `/tmp` and gives it to `owner`.
+    pub(super) fn tmp(&self, tmp: OwnedFd, owner: u32) -> Result<(), Fault> {
+        let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+        chownat(&tmp, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).at(Step::Tmp, "owner of /tmp")?;
+        self.attach(tmp, Path::new("/tmp")).at(Step::Tmp, "/tmp")
+    }
+
+    /// From here on nothing can be added: the root itself becomes read-only.
+    pub(super) fn seal(&self) -> Result<(), Fault> {
+        sys::set_mount_attributes(&self.root, READ_ONLY, false).at(Step::Root, "read-only root")
+    }
+
+    /// Makes it the working directory. A child born now has its own copy of the root as its working directory, and so
+    /// finds it without walking a path that its user may not walk.
+    pub(super) fn enter(&self) -> Result<(), Fault> {
+        rustix::process::fchdir(&self.root).at(Step::Root, "enter the root")
+    }
+
+    fn bind(&self, source: &Path, target: &Path, attributes: u64) -> Result<(), Fault> {
+        let noun = || format!("{} as {}", source.display(), target.display());
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(CWD, source, flags).at(Step::Bind, noun())?;
+        sys::set_mount_attributes(&tree, attributes, true).at(Step::Bind, noun())?;
+        let place = if is_directory(&tree).at(Step::Bind, noun())? {
+            self.directory(target)
+        } else {
+            self.empty_file(target)
+        };
+        attach_at(tree, place.at(Step::Bind, noun())?).at(Step::Bind, noun())
+    }
+
+    fn attach(&self, tree: OwnedFd, target: &Path) -> io::Result<()> {
+        attach_at(tree, self.directory(target)?)
+    }
+
+    /// Opens a directory of the new root, making what is missing. Never leaves the new root, whatever links lie there.
+    fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            other => return Ok(other?),
+        }
+        let (parent, name) = split(path)?;
+        match mkdirat(self.directory(parent)?, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(self.open(path, OFlags::PATH | OFlags::DIRECTORY)?),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Opens a file as a place to mount on, making an empty one where missing.
+    fn empty_file(&self, path: &Path) -> io::Result<OwnedFd> {
+        match self.open(path, OFlags::PATH) {
+            Err(Errno::NOENT) => self.file(path, &[])?,
+            other => return Ok(other?),
+        }
+        Ok(self.open(path, OFlags::PATH)?)
+    }
+
+    fn file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let (parent, name) = split(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.directory(parent)?, name, flags, Mode::from_raw_mode(0o644))?;
+        io::Write::write_all(&mut std::fs::File::from(fd), content)
+    }
+
+    fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+}
+
+impl Drop for NewRoot {
+    fn drop(&mut self) {
+        let _ = rustix::process::chdir("/");
+        let _ = unmount(&self.bench, UnmountFlags::DETACH);
+    }
+}
+
+/// A detached tmpfs with the given options, `nosuid` and `nodev`.
+fn new_tmpfs(options: &[(&str, &str)]) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value)?;
+    }
+    finish_mount(&context)
+}
+
+/// Creates the file system of a configured context, detached, `nosuid` and `nodev`.
+pub(super) fn finish_mount(context: impl AsFd) -> io::Result<OwnedFd> {
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+fn attach_at(tree: OwnedFd, place: OwnedFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, "", place, "", flags)?)
+}
+
+fn is_directory(fd: impl AsFd) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+/// Parent and name of an absolute path; the root itself has neither.
+fn split(path: &Path) -> io::Result<(&Path, &Path)> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok((parent, Path::new(name))),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn relative(path: &Path) -> PathBuf {
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}

@@ -1,0 +1,123 @@
+//! What the launcher prepares once: its own namespaces, the place where roots are built, what policies compile to.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::thread::{UnshareFlags, set_thread_groups};
+
+use crate::error::Refusal;
+use crate::launcher::system::System;
+use crate::spec::{LauncherOptions, TmpKind};
+use crate::sys;
+use crate::wire::InForce;
+
+/// The user as whom everything inside a sandbox runs, as seen from inside.
+pub(crate) const INNER_UID: u32 = 993;
+
+pub(super) struct Workplace {
+    pub(super) options: LauncherOptions,
+    pub(super) in_force: InForce,
+    /// Mount point of the root being built; in the launcher's private mount namespace.
+    pub(super) bench: PathBuf,
+    pub(super) system: System,
+}
+
+impl Workplace {
+    pub(super) fn prepare(options: LauncherOptions) -> Result<Self, Refusal> {
+        let rootless = !rustix::process::geteuid().is_root();
+        if rootless {
+            enter_user_namespace()?;
+        } else {
+            enter_mount_namespace()?;
+        }
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(
+            |errno| {
+                Refusal::new(
+                    "own mount namespace",
+                    errno,
+                    "Run `martlet doctor` to see what this machine allows",
+                )
+            },
+        )?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        raise_open_files();
+        let bench = make_bench(&options.scratch_dir)?;
+        if options.tmp == TmpKind::Disk && rootless {
+            return Err(Refusal::new(
+                "disk-backed /tmp",
+                "loop devices are for root only",
+                "Start as root, or choose memory-backed /tmp (it counts against a function's memory)",
+            ));
+        }
+        let in_force = InForce {
+            isolation: options.isolation,
+            tmp: options.tmp,
+            cgroups: None,
+            landlock_abi: 0,
+            rootless,
+            leftovers: 0,
+        };
+        Ok(Self { options, in_force, bench, system: System::discover() })
+    }
+
+    /// The host's uid and gid for the sandbox in `slot`, as this process sees them.
+    pub(super) fn owner(&self, slot: u32) -> u32 {
+        if self.in_force.rootless { 0 } else { self.options.uid_base + slot }
+    }
+}
+
+fn enter_mount_namespace() -> Result<(), Refusal> {
+    // Groups of whoever started the server must not reach any sandbox.
+    let _ = set_thread_groups(&[]);
+    // Memory of this process holds what functions were given: nobody may read it.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    sys::unshare(UnshareFlags::NEWNS).map_err(|error| {
+        Refusal::new(
+            "own mount namespace",
+            error,
+            "This root lacks CAP_SYS_ADMIN: in a container, start it privileged, or start Martlet as an ordinary user",
+        )
+    })
+}
+
+/// A user without privileges gets them all inside a user namespace of its own, where it is root; everything else is then
+/// the same code.
+fn enter_user_namespace() -> Result<(), Refusal> {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    let refusal = |error: io::Error| {
+        Refusal::new(
+            "unprivileged user namespaces",
+            error,
+            "Allow them (`martlet doctor` names the setting), or start as root",
+        )
+    };
+    sys::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(refusal)?;
+    std::fs::write("/proc/self/setgroups", "deny").map_err(refusal)?;
+    std::fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(refusal)?;
+    std::fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(refusal)
+}
+
+/// A few descriptors for each living sandbox stay open here.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Makes the scratch directory and the mount point in it. What is mounted there is seen by this process only.
+fn make_bench(scratch: &Path) -> Result<PathBuf, Refusal> {
+    let refusal = |error: io::Error| {
+        Refusal::new(
+            format!("scratch directory {}", scratch.display()),
+            error,
+            "Choose a data directory that the user who starts Martlet may write to",
+        )
+    };
+    let bench = scratch.join("bench");
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+    builder.create(&bench).map_err(refusal)?;
+    bench.canonicalize().map_err(refusal)
+}

@@ -1,0 +1,10 @@
+//! The server's side: asynchronous handles to the launcher and to each sandbox.
+
+mod connection;
+mod process_tree;
+mod sandbox;
+mod start;
+
+pub use connection::Launcher;
+pub use sandbox::{ExitStatus, ExitWatch, Sandbox, Usage};
+pub use start::LauncherProcess;

@@ -1,0 +1,264 @@
+//! What is asked for: the launcher's options and the specification of one sandbox.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// How much isolation every sandbox of a launcher gets. Chosen by whoever starts it, never by the launcher itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Everything, including memory, cpu and pids limits by cgroup. The launcher refuses to start where a needed
+    /// controller is missing.
+    Full,
+    /// All namespaces, seccomp, Landlock and resource limits, but no cgroup: the memory limit holds for each process on
+    /// its own (`RLIMIT_DATA`), the cpu is not limited, and freezing stops the processes by signal.
+    NoCgroups,
+}
+
+/// Where the private `/tmp` of a sandbox is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TmpKind {
+    /// A file system of its own in a sparse file on disk: a hard limit that is not charged to the sandbox's memory. Needs
+    /// root, loop devices and `mkfs.ext4`.
+    Disk,
+    /// A tmpfs of the asked size: what is written there counts against the sandbox's memory limit.
+    Memory,
+}
+
+/// What a launcher needs to know once, when it starts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LauncherOptions {
+    /// How much isolation is asked for.
+    pub isolation: Isolation,
+    /// Names the cgroup subtree (`martlet-<instance>`); two launchers of one name must not live at the same time, since
+    /// a starting one removes what a killed predecessor of its name left. 1 to 64 of `[A-Za-z0-9_-]`.
+    pub instance: String,
+    /// First uid (and gid) of the range that is given to sandboxes, one for each living sandbox. Only used as root; the
+    /// whole range must belong to nobody else on the host.
+    pub uid_base: u32,
+    /// Length of that range, and so the largest number of sandboxes alive at once (also when started as a user).
+    pub uid_count: u32,
+    /// Directory for the launcher's own mounts and `/tmp` images; made with mode 0700 where missing. Absolute.
+    pub scratch_dir: PathBuf,
+    /// Where `/tmp` of the sandboxes is kept.
+    pub tmp: TmpKind,
+}
+
+/// A file or directory of the host that is visible in the sandbox, read-only, with everything mounted below it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute path on the host; may lie below directories that the sandbox's user could not enter.
+    pub source: PathBuf,
+    /// Absolute path inside the sandbox; missing parents are made.
+    pub target: PathBuf,
+}
+
+impl Bind {
+    /// Shows `source` at `target`.
+    pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self { source: source.into(), target: target.into() }
+    }
+
+    /// Shows `path` at the same path inside, which is what programs that are not relocatable need.
+    pub fn same(path: impl Into<PathBuf>) -> Self {
+        let source = path.into();
+        Self { target: source.clone(), source }
+    }
+}
+
+/// One sandbox: what runs in it, what it sees and its limits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Program and arguments; the first is an absolute path inside the sandbox, no search path is consulted.
+    pub argv: Vec<String>,
+    /// The whole environment; nothing is added.
+    pub env: Vec<(String, String)>,
+    /// Working directory, an absolute path inside.
+    pub cwd: String,
+    /// Host name, 1 to 63 of `[A-Za-z0-9.-]`.
+    pub hostname: String,
+    /// Host files and directories shown inside. System directories need not be named.
+    pub binds: Vec<Bind>,
+    /// Small read-only files: absolute path inside, and content. They replace files of the same name that the sandbox makes by itself
+    /// (`/etc/hosts`, `/etc/passwd`, ...). At most [`SandboxSpec::MAX_FILES_BYTES`] together.
+    #[serde(with = "crate::wire::file_lengths")]
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Size of `/tmp` in bytes.
+    pub tmp_bytes: u64,
+    /// Memory limit of all processes together, in bytes; swap is never used.
+    pub memory_bytes: u64,
+    /// Cpu limit in thousandths of one cpu, enforced per 100 ms.
+    pub cpu_millis: u32,
+    /// Processes and threads at once.
+    pub pids: u64,
+    /// Open files of each process.
+    pub open_files: u64,
+    /// TCP port that is bound and listening on 127.0.0.1 inside before the program starts; the listener goes to the
+    /// server ([`crate::Sandbox::take_listener`]).
+    pub listen: Option<u16>,
+}
+
+/// A specification that cannot be carried out as written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct Invalid {
+    /// The member at fault.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Invalid {
+    fn new(field: &str, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+impl SandboxSpec {
+    /// Upper limit of all `files` together.
+    pub const MAX_FILES_BYTES: usize = 4 << 20;
+    /// Descriptors that can be handed to one sandbox.
+    pub const MAX_DESCRIPTORS: usize = 64;
+
+    /// Checks everything that can be known to be wrong before any work is done.
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
+        let program = self.argv.first().ok_or_else(|| Invalid::new("argv", "is empty"))?;
+        inside("argv[0]", Path::new(program))?;
+        inside("cwd", Path::new(&self.cwd))?;
+        for bind in &self.binds {
+            inside("binds.target", &bind.target)?;
+            if !bind.source.is_absolute() {
+                return Err(Invalid::new(
+                    "binds.source",
+                    format!("{} is not absolute", bind.source.display()),
+                ));
+            }
+        }
+        let mut files = 0;
+        for (path, content) in &self.files {
+            inside("files", Path::new(path))?;
+            files += content.len();
+        }
+        if files > Self::MAX_FILES_BYTES {
+            return Err(Invalid::new(
+                "files",
+                format!("are {files} bytes; the most is {}", Self::MAX_FILES_BYTES),
+            ));
+        }
+        let text = self.argv.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]));
+        if text.into_iter().any(|text| text.contains('\0')) {
+            return Err(Invalid::new("argv or env", "holds a zero byte"));
+        }
+        if self.env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
+            return Err(Invalid::new("env", "has a name that is empty or holds '='"));
+        }
+        let named = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        if self.hostname.is_empty() || self.hostname.len() > 63 || !self.hostname.chars().all(named) {
+            return Err(Invalid::new("hostname", "must be 1 to 63 of A-Z a-z 0-9 . -"));
+        }
+        for (field, value, least) in [
+            ("tmp_bytes", self.tmp_bytes, 1 << 20),
+            ("memory_bytes", self.memory_bytes, 4 << 20),
+            ("cpu_millis", u64::from(self.cpu_millis), 10),
+            ("pids", self.pids, 2),
+            ("open_files", self.open_files, 8),
+        ] {
+            if value < least {
+                return Err(Invalid::new(field, format!("is {value}; the least is {least}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A path inside the sandbox must be absolute and plain, so that no component can lead out of the new root.
+fn inside(field: &str, path: &Path) -> Result<(), Invalid> {
+    let plain = path.is_absolute()
+        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+        && !path.as_os_str().as_encoded_bytes().contains(&0);
+    if plain {
+        return Ok(());
+    }
+    Err(Invalid::new(field, format!("{} is not an absolute path without '..'", path.display())))
+}
+
+impl LauncherOptions {
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
+        let named = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.instance.is_empty() || self.instance.len() > 64 || !self.instance.chars().all(named) {
+            return Err(Invalid::new("instance", "must be 1 to 64 of A-Z a-z 0-9 _ -"));
+        }
+        if self.uid_count == 0 || self.uid_base < 1000 || self.uid_base.checked_add(self.uid_count).is_none()
+        {
+            return Err(Invalid::new(
+                "uid_base and uid_count",
+                "must be a range of at least one uid, none below 1000",
+            ));
+        }
+        if !self.scratch_dir.is_absolute() {
+            return Err(Invalid::new(
+                "scratch_dir",
+                format!("{} is not absolute", self.scratch_dir.display()),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
+            argv: vec!["/bin/true".into()],
+            env: vec![],
+            cwd: "/".into(),
+            hostname: "localhost".into(),
+            binds: vec![],
+            files: vec![],
+            tmp_bytes: 1 << 20,
+            memory_bytes: 128 << 20,
+            cpu_millis: 1000,
+            pids: 64,
+            open_files: 64,
+            listen: None,
+        }
+    }
+
+    fn fault(change: impl FnOnce(&mut SandboxSpec)) -> String {
+        let mut changed = spec();
+        change(&mut changed);
+        changed.validate().expect_err("must be refused").field
+    }
+
+    #[test]
+    fn a_plain_specification_is_valid() {
+        assert_eq!(spec().validate(), Ok(()));
+    }
+
+    #[test]
+    fn paths_that_could_lead_out_are_refused() {
+        assert_eq!(fault(|s| s.binds = vec![Bind::new("/srv", "/var/../etc")]), "binds.target");
+        assert_eq!(fault(|s| s.binds = vec![Bind::new("srv", "/var")]), "binds.source");
+        assert_eq!(fault(|s| s.files = vec![("etc/hosts".into(), vec![])]), "files");
+        assert_eq!(fault(|s| s.argv = vec!["sh".into()]), "argv[0]");
+        assert_eq!(fault(|s| s.cwd = "/a/../b".into()), "cwd");
+    }
+
+    #[test]
+    fn text_that_the_kernel_cannot_carry_is_refused() {
+        assert_eq!(fault(|s| s.argv.push("a\0b".into())), "argv or env");
+        assert_eq!(fault(|s| s.env = vec![("A=B".into(), "c".into())]), "env");
+        assert_eq!(fault(|s| s.hostname = "a b".into()), "hostname");
+    }
+
+    #[test]
+    fn limits_too_small_to_start_anything_are_refused() {
+        assert_eq!(fault(|s| s.memory_bytes = 0), "memory_bytes");
+        assert_eq!(fault(|s| s.cpu_millis = 0), "cpu_millis");
+        assert_eq!(fault(|s| s.pids = 1), "pids");
+    }
+}

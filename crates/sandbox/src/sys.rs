@@ -1,0 +1,243 @@
+//! The system calls that no safe wrapper offers. Every `unsafe` block of the workspace is in this file, each with the
+//! reason why it is sound; the functions are safe to call, with the duties that their comments name.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Turns the usual `-1` into the error of this thread.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Which side of a fork this is.
+pub(crate) enum Side {
+    Child,
+    Parent {
+        pid: i32,
+        /// Of the child, close-on-exec.
+        pidfd: OwnedFd,
+    },
+}
+
+/// Forks into new namespaces (`flags` of `CLONE_NEW*`), inside the v2 cgroup `cgroup` where given.
+///
+/// Only for single-threaded processes: the child goes on with a copy of all memory, locks included. The launcher is one,
+/// and says so at its start.
+pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain integers, for which all zeroes is a valid value that means "nothing asked".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the arguments are valid and outlive the call; without CLONE_VM and with no stack given this behaves as
+    // fork, and the caller is single-threaded.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(Side::Child);
+    }
+    // SAFETY: the kernel has just stored a new descriptor there that nobody else owns.
+    Ok(Side::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// Not in libc for every target: the flag does not fit the int that its other CLONE_ constants have.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Gives the mounts of a detached or attached tree attributes (`MOUNT_ATTR_*`), the whole tree when `recursive`, and makes
+/// them private, so that nothing mounted on the host later shows up in them.
+pub(crate) fn set_mount_attributes(tree: impl AsFd, attributes: u64, recursive: bool) -> io::Result<()> {
+    let wanted =
+        libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a valid empty C string and the structure outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const wanted,
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Closes all descriptors from `first` to `last` inclusive, or marks them close-on-exec.
+///
+/// Owned values of closed descriptors must be forgotten, not dropped: this is for a child that keeps no other.
+pub(crate) fn close_range(first: u32, last: u32, only_mark: bool) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 1 << 2;
+    let flags = if only_mark { CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: takes integers only; the caller answers for the descriptors.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) })?;
+    Ok(())
+}
+
+/// Makes `number` a copy of `fd` that survives exec; whatever `number` was is closed.
+pub(crate) fn place_descriptor(fd: impl AsFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: takes integers only; the caller is about to exec and owns its whole descriptor table.
+    check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }.into())?;
+    Ok(())
+}
+
+/// Takes over descriptor `number`, which the starter of this process promised to be there.
+pub(crate) fn adopt_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes an integer; fails where there is no such descriptor.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: the descriptor exists, and the caller is the only one to adopt it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// An ordinary fork; in the child `None`. Only for single-threaded processes, as [`clone3`].
+pub(crate) fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: the process is single-threaded, so the child may run any code.
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok((pid != 0).then_some(pid as i32))
+}
+
+/// Ends the process without running any exit handler: those belong to the process it was forked from.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns, touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Replaces the process. Only returns with an error.
+pub(crate) fn exec(program: &CString, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| {
+        strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays are null-terminated and hold pointers to C strings that outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Gives every signal its default action and an empty mask: what a new program expects, and what neither Rust's runtime
+/// nor the launcher leaves.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: setting the default action runs no code of ours; failures (SIGKILL, libc's own signals) are harmless.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: sigemptyset initialises the set that is then read; both outlive the calls.
+    unsafe {
+        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Ignores a signal in this process.
+pub(crate) fn ignore_signal(signal: i32) {
+    // SAFETY: ignoring runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Blocks SIGCHLD and returns a descriptor that is readable while one is pending.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: sigemptyset initialises the set that the other calls read.
+    let fd = unsafe {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    let fd = check(fd.into())? as RawFd;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Signals every process this one may signal, itself excepted; inside a pid namespace, all of it.
+pub(crate) fn signal_everyone_else(signal: i32) {
+    // SAFETY: takes integers only. There may be nobody to signal.
+    unsafe { libc::kill(-1, signal) };
+}
+
+/// A child that was reaped, and what it used.
+pub(crate) struct Reaped {
+    pub(crate) pid: i32,
+    /// Exit code, or the signal's number, negative.
+    pub(crate) status: i32,
+}
+
+/// Reaps one ended child, if there is one.
+pub(crate) fn reap() -> io::Result<Option<Reaped>> {
+    let mut status = 0;
+    // SAFETY: the status word outlives the call.
+    let pid = check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }.into())? as i32;
+    if pid == 0 {
+        return Ok(None);
+    }
+    let status = if libc::WIFSIGNALED(status) { -libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    Ok(Some(Reaped { pid, status }))
+}
+
+/// What all reaped children used: largest resident set of one of them in bytes, cpu time of all in microseconds.
+pub(crate) fn children_usage() -> (u64, u64) {
+    // SAFETY: rusage is plain integers; the call fills it, and zeroes are a valid value should it fail.
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    (usage.ru_maxrss as u64 * 1024, micros(usage.ru_utime) + micros(usage.ru_stime))
+}
+
+/// Brings up the loopback interface of the network namespace in which `socket` was made.
+pub(crate) fn loopback_up(socket: impl AsFd) -> io::Result<()> {
+    // SAFETY: ifreq is plain old data, for which zeroes are valid; the name "lo" fits with its terminating zero, and
+    // both calls read and write only this structure, whose flags member is the one that they use.
+    unsafe {
+        let mut request = std::mem::zeroed::<libc::ifreq>();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        let fd = socket.as_fd().as_raw_fd();
+        check(libc::ioctl(fd, libc::SIOCGIFFLAGS as _, &raw mut request).into())?;
+        request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        check(libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &raw const request).into())?;
+    }
+    Ok(())
+}
+
+/// Starts `command` with `fd` as its descriptor 3.
+pub(crate) fn spawn_with_fd_3(command: &mut Command, fd: OwnedFd) -> io::Result<std::process::Child> {
+    let raw = fd.as_raw_fd();
+    // SAFETY: the closure calls only async-signal-safe functions and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            let result = if raw == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(raw, 3) };
+            check(result.into()).map(drop)
+        });
+    }
+    let child = command.spawn();
+    drop(fd);
+    child
+}
+
+/// Leaves namespaces of this process for new ones.
+pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
+    // SAFETY: unsafe only because CLONE_FILES could pull descriptors away from under other threads; the callers have no
+    // other thread and do not ask for it.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Watches a descriptor in the current tokio runtime. Only for non-blocking ones that are never read: the caller of
+/// `readable` must know that itself.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the watcher owns the descriptor, so it stays open and the same until the watcher has taken it out.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+}

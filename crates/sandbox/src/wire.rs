@@ -1,0 +1,282 @@
+//! Messages between server and launcher, and from a starting child to the launcher: JSON in one `SEQPACKET` datagram,
+//! descriptors beside it. A specification may be larger than a datagram, so it travels in a memory file.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Fault, Refusal};
+use crate::spec::{Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
+
+/// The largest datagram; far below any socket buffer, far above any message.
+const MAX_MESSAGE: usize = 64 << 10;
+/// Descriptors in one message: the specification, the asked ones, and a few of our own.
+const MAX_DESCRIPTORS: usize = SandboxSpec::MAX_DESCRIPTORS + 16;
+/// The largest specification: its files and half as much again for everything else.
+const MAX_SPEC: u64 = (SandboxSpec::MAX_FILES_BYTES + SandboxSpec::MAX_FILES_BYTES / 2) as u64;
+
+/// Server to launcher.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// The first message.
+    Start(LauncherOptions),
+    /// Descriptors: the specification, then one for each of `numbers`, its number in the main process.
+    Launch { id: u64, numbers: Vec<RawFd> },
+    /// Kill everything in the sandbox.
+    Kill { id: u64 },
+    /// The server's handle is gone: kill, then free cgroup and uid once the last process is reaped.
+    Release { id: u64 },
+    /// Stop by signal; only where there is no freezer.
+    Stop { id: u64 },
+    /// Continue by signal.
+    Continue { id: u64 },
+    /// End in order.
+    Shutdown,
+}
+
+/// Launcher to server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    Ready(InForce),
+    Invalid(Invalid),
+    Refused(Refusal),
+    /// One descriptor for each of `parts`.
+    Launched {
+        id: u64,
+        pid: i32,
+        parts: Vec<Part>,
+    },
+    Failed {
+        id: u64,
+        fault: Fault,
+    },
+}
+
+/// What a descriptor handed to the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Part {
+    /// Of pid 1: readable when the last process of the sandbox is gone.
+    Pidfd,
+    /// Pipe with the [`Ending`] of the main process.
+    Ending,
+    /// The listener asked for.
+    Listener,
+    /// A cgroup control file.
+    Control(Control),
+}
+
+/// A cgroup control file that the server reads or writes through a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Control {
+    /// v1: `FROZEN` or `THAWED`.
+    FreezerState,
+    /// v2: `1` or `0`.
+    CgroupFreeze,
+    /// Bytes.
+    MemoryUsage,
+    /// Bytes.
+    MemoryPeak,
+    /// Holds a line `oom_kill N` in both versions.
+    OomKills,
+    /// v2: a line `usage_usec N`.
+    CpuStat,
+    /// v1: nanoseconds.
+    CpuacctUsage,
+}
+
+/// From the child that becomes pid 1 of a sandbox to the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// The program runs. The listener comes with it where one was asked for.
+    Running,
+    Failed(Fault),
+}
+
+/// From the launcher to the child.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// User map and cgroups are in place.
+    Go,
+    Stop,
+    Continue,
+}
+
+/// What a launcher that is ready enforces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// As asked for.
+    pub isolation: Isolation,
+    /// As asked for.
+    pub tmp: TmpKind,
+    /// The cgroup layout in use (`v1`, `hybrid` or `v2`); none under [`Isolation::NoCgroups`].
+    pub cgroups: Option<String>,
+    /// The kernel's Landlock version that is applied; 0 where the kernel has none that is usable.
+    pub landlock_abi: u32,
+    /// The launcher runs as a user, inside a user namespace of its own.
+    pub rootless: bool,
+    /// Sandboxes of a killed predecessor that had to be ended.
+    pub leftovers: usize,
+}
+
+/// How the main process ended, as pid 1 writes it to the ending pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Exit code, or the signal's number, negative.
+    pub(crate) status: i32,
+    /// Largest resident set of any single process, in bytes.
+    pub(crate) peak_bytes: u64,
+    /// Cpu time of all reaped processes.
+    pub(crate) cpu_micros: u64,
+}
+
+impl Ending {
+    pub(crate) const LENGTH: usize = 20;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..4].copy_from_slice(&self.status.to_le_bytes());
+        bytes[4..12].copy_from_slice(&self.peak_bytes.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.cpu_micros.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; Self::LENGTH]) -> Self {
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        Self {
+            status: i32::from_le_bytes(std::array::from_fn(|i| bytes[i])),
+            peak_bytes: word(4),
+            cpu_micros: word(12),
+        }
+    }
+}
+
+/// Sends one message whole, with descriptors; never raises `SIGPIPE`.
+pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > MAX_MESSAGE || fds.len() > MAX_DESCRIPTORS {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    rustix::io::retry_on_intr(|| {
+        sendmsg(socket.as_fd(), &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+/// Receives one message, or `None` when the other side is gone. Descriptors arrive close-on-exec.
+pub(crate) fn receive<T: DeserializeOwned>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut bytes = [0; MAX_MESSAGE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        recvmsg(
+            socket.as_fd(),
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            flags | RecvFlags::CMSG_CLOEXEC,
+        )
+    });
+    let received = match received {
+        // A peer that died with our unread message in its queue: gone, as much as an orderly end.
+        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        other => other?,
+    };
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "message cut short"));
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, fds)))
+}
+
+/// Puts a specification into a memory file: length of the JSON part, the JSON part, the files' bytes one after another.
+pub(crate) fn write_spec(spec: &SandboxSpec) -> io::Result<OwnedFd> {
+    let bytes = encode_spec(spec)?;
+    if bytes.len() as u64 > MAX_SPEC {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("spec", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(&bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Reads what [`write_spec`] wrote. The content is copied once, so that the sender cannot change it afterwards.
+pub(crate) fn read_spec(fd: OwnedFd) -> io::Result<SandboxSpec> {
+    let mut bytes = Vec::new();
+    std::fs::File::from(fd).take(MAX_SPEC + 1).read_to_end(&mut bytes)?;
+    decode_spec(&bytes)
+}
+
+fn encode_spec(spec: &SandboxSpec) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_vec(spec)?;
+    let mut bytes = Vec::with_capacity(4 + json.len());
+    bytes.extend_from_slice(&(json.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&json);
+    for (_, content) in &spec.files {
+        bytes.extend_from_slice(content);
+    }
+    Ok(bytes)
+}
+
+fn decode_spec(bytes: &[u8]) -> io::Result<SandboxSpec> {
+    let short = || io::Error::new(io::ErrorKind::InvalidData, "specification cut short");
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(short)?;
+    let (json, mut rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
+    let mut spec: SandboxSpec = serde_json::from_slice(json)?;
+    for (_, content) in &mut spec.files {
+        let (head, tail) = rest.split_at_checked(content.len()).ok_or_else(short)?;
+        content.copy_from_slice(head);
+        rest = tail;
+    }
+    Ok(spec)
+}
+
+/// The JSON form of `files` holds lengths only; the bytes follow the JSON.
+pub(crate) mod file_lengths {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use crate::spec::SandboxSpec;
+
+    pub(crate) fn serialize<S: Serializer>(files: &[(String, Vec<u8>)], to: S) -> Result<S::Ok, S::Error> {
+        files.iter().map(|(path, bytes)| (path, bytes.len())).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<(String, Vec<u8>)>, D::Error> {
+        let lengths = Vec::<(String, usize)>::deserialize(from)?;
+        let total = lengths.iter().try_fold(0usize, |sum, (_, length)| sum.checked_add(*length));
+        if total.is_none_or(|total| total > SandboxSpec::MAX_FILES_BYTES) {
+            return Err(de::Error::custom("files are too large"));
+        }
+        Ok(lengths.into_iter().map(|(path, length)| (path, vec![0; length])).collect())
+    }
+}
