@@ -42,9 +42,9 @@ pub(crate) struct Cli {
 /// How results are written to stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people
+    // For people.
     Text,
-    /// For programs: one JSON document
+    // For programs: one document; a line each where results keep coming.
     Json,
 }
 
@@ -88,18 +88,21 @@ pub(crate) struct ServerArgs {
 Examples:
   martlet up                                   serve 127.0.0.1:4566
   martlet up --data-dir ./data --listen 127.0.0.1:0
-  martlet up --isolation no-cgroups --tmp memory    as a user without delegated cgroups
+  martlet up --isolation no-cgroups --tmp memory
+                                               weaker, where a machine cannot do more
   martlet up --dev                             accept any signature; for local work only
   martlet up --print-config                    every setting, its value and where that was set
 
-Each setting can also be given in a file (DIR/martlet.toml, or --config FILE) and in the environment
-(MARTLET_LISTEN for `listen`, MARTLET_GATEWAY_MAX_HEADERS for `gateway.max_headers`, ...).
-Flags win over the environment, the environment over the file.
+Each setting can also be given in a file (martlet.toml in the data directory, or
+--config FILE) and in the environment: MARTLET_LISTEN for `listen`,
+MARTLET_GATEWAY_MAX_HEADERS for `gateway.max_headers`. Flags win over the
+environment, the environment over the file.
 
-SIGTERM and SIGINT stop the server once running invocations are done; a second one stops it at once.
+SIGTERM and SIGINT stop the server once running invocations are done; a second
+one stops it at once.
 
-Exit codes: 0 stopped and nothing cut short; 1 could not start, or a stop had to cut invocations short;
-2 the configuration is wrong.")]
+Exit codes: 0 stopped, and nothing was cut short; 1 could not start, or had to
+cut invocations short; 2 the configuration is wrong.")]
 pub(crate) struct UpArgs {
     /// The configuration file [else: MARTLET_CONFIG, then martlet.toml in the data directory if it exists]
     #[arg(long, value_name = "FILE")]
@@ -118,9 +121,9 @@ Examples:
   martlet deploy build/api.zip --name api --memory 512 --timeout 10 --env STAGE=test
   martlet deploy service --runtime provided.al2023      an executable named bootstrap
 
-Runtime and handler are guessed from the files: lambda_function.py, app.py, main.py, index.mjs, app.js, ...
-with a function named handler or lambda_handler; an executable named bootstrap. A function that exists already
-keeps every setting that is not given.")]
+Runtime and handler are guessed from the files: a function named handler or
+lambda_handler in lambda_function.py, app.py, index.mjs, ..., or an executable
+named bootstrap. A function that exists keeps every setting that is not given.")]
 pub(crate) struct DeployArgs {
     /// A directory or a zip file
     pub(crate) path: PathBuf,
@@ -157,7 +160,8 @@ Examples:
   generate-event | martlet invoke hello --payload -
   martlet invoke hello --event                 queue it and do not wait
 
-The answer goes to stdout. When the function fails, its error goes to stderr and the exit code is 1.")]
+The answer goes to stdout. When the function fails, its error goes to stderr and
+the exit code is 1.")]
 pub(crate) struct InvokeArgs {
     /// The function: a name, name:qualifier or an ARN
     pub(crate) name: String,
@@ -190,9 +194,9 @@ pub(crate) struct LogsArgs {
     /// Keep printing what comes, until interrupted
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How far back to begin: a number with s, m, h or d
-    #[arg(long, value_name = "TIME", default_value = "10m")]
-    pub(crate) since: String,
+    /// How far back to begin: a number with s, m, h or d [default: 10m; 1d with --request-id]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
     /// Only the records of this invocation
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
@@ -223,7 +227,8 @@ pub(crate) struct RuntimesArgs {}
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at the configuration that `martlet up` would use. The exit code is 1 when full isolation is not possible.")]
+Looks at what `martlet up` would use. The exit code is 1 when full isolation is
+not possible.")]
 pub(crate) struct DoctorArgs {
     /// The data directory to look at [else: as `martlet up` finds it]
     #[arg(long, value_name = "DIR")]

@@ -103,10 +103,17 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "log_retention_days",
-        Kind::Number { min: 1, max: 3653 },
-        Fixed("14"),
+        Kind::Number { min: 0, max: 36_500 },
+        Fixed("30"),
         "DAYS",
-        "How long function logs are kept",
+        "How long function logs are kept; 0 is for ever",
+    ),
+    key(
+        "metering_retention_days",
+        Kind::Number { min: 0, max: 36_500 },
+        Fixed("400"),
+        "DAYS",
+        "How long the record of each invocation's use is kept; 0 is for ever",
     ),
     key(
         "idle_timeout_seconds",
@@ -167,7 +174,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "gateway.max_headers",
-        Kind::Number { min: 8, max: 1000 },
+        Kind::Number { min: 16, max: 1000 },
         Fixed("100"),
         "COUNT",
         "Headers of one request",
@@ -181,24 +188,38 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "gateway.header_timeout_seconds",
-        Kind::Number { min: 1, max: 600 },
+        Kind::Number { min: 1, max: 3600 },
         Fixed("10"),
         "SECONDS",
         "How long a client may take to send a request's headers",
     ),
     key(
+        "gateway.body_idle_timeout_seconds",
+        Kind::Number { min: 1, max: 3600 },
+        Fixed("20"),
+        "SECONDS",
+        "How long a client may pause inside a request's body",
+    ),
+    key(
         "gateway.body_timeout_seconds",
+        Kind::Number { min: 1, max: 3600 },
+        Fixed("300"),
+        "SECONDS",
+        "How long a client may take to send a request's body",
+    ),
+    key(
+        "gateway.write_timeout_seconds",
         Kind::Number { min: 1, max: 3600 },
         Fixed("60"),
         "SECONDS",
-        "How long a client may take to send a request's body",
+        "How long a client may leave an answer unread",
     ),
     key(
         "gateway.keep_alive_seconds",
         Kind::Number { min: 1, max: 3600 },
         Fixed("75"),
         "SECONDS",
-        "How long an idle connection is kept open",
+        "How long a connection may wait for its next request",
     ),
 ];
 
@@ -266,5 +287,36 @@ mod tests {
                 assert_ne!(key.variable(), other.variable());
             }
         }
+    }
+
+    fn documented(key: &Key) -> String {
+        let takes = match key.kind {
+            Kind::Text => "text".to_owned(),
+            Kind::Path => "a path".to_owned(),
+            Kind::Paths => "paths".to_owned(),
+            Kind::Address => "`HOST:PORT`".to_owned(),
+            Kind::Number { min, max } => format!("{min} to {max}"),
+            Kind::Choice(words) => format!("`{}`", words.join("`, `")),
+            Kind::Switch => "`true`, `false`".to_owned(),
+        };
+        let default = match key.default {
+            Fixed("") => "none".to_owned(),
+            Fixed(text) => format!("`{text}`"),
+            DataDir => "`/var/lib/martlet` for root, `~/.local/share/martlet` for others".to_owned(),
+            MemoryBudget => "three quarters of the machine's memory".to_owned(),
+        };
+        format!("| `{}` | {} | {takes} | {default} |\n", key.name, key.help)
+    }
+
+    #[test]
+    fn the_documentation_lists_every_key() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, rest) = text.split_once("<!-- keys: ").unwrap();
+        let (_, rest) = rest.split_once("-->\n").unwrap();
+        let (table, _) = rest.split_once("<!-- end of keys -->").unwrap();
+        let rows: String = KEYS.iter().map(documented).collect();
+        let expected = format!("\n| key | what | takes | default |\n|---|---|---|---|\n{rows}\n");
+        assert_eq!(table, expected, "docs/configuration.md should have between its marks:\n{expected}");
     }
 }

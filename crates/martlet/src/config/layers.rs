@@ -240,6 +240,18 @@ fn find_variable(name: &str) -> Result<&'static Key, ConfigError> {
     })
 }
 
+/// The data directory of a server that this user started without flags and without a file of its own naming.
+pub(crate) fn local_data_dir(root: bool, variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    if let Some(path) = variable("MARTLET_DATA_DIR") {
+        return Some(path.into());
+    }
+    let names = ["XDG_DATA_HOME", "HOME"];
+    let values = names.map(&variable);
+    let variable =
+        |name: &str| names.iter().position(|known| *known == name).and_then(|i| values[i].as_deref());
+    default_data_dir(root, variable).ok()
+}
+
 fn default_data_dir<'a>(
     root: bool,
     variable: impl Fn(&str) -> Option<&'a str>,

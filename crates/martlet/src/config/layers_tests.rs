@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Config;
+use crate::testing::TempDir;
 use proptest::prelude::*;
 
 fn inputs(environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Inputs {
@@ -17,30 +18,11 @@ fn with_file(
     flags: &[(&str, &str)],
 ) -> Result<Layers, ConfigError> {
     let dir = TempDir::new();
-    let path = dir.0.join("some.toml");
+    let path = dir.path().join("some.toml");
     std::fs::write(&path, text).unwrap();
     let mut environment = environment.to_vec();
     environment.push(("HOME", "/home/ada"));
     Layers::load(&Inputs { file: Some(path), ..inputs(&environment, flags) })
-}
-
-/// A directory that is gone when the test is.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> Self {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("martlet-config-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]
@@ -54,7 +36,7 @@ fn each_layer_covers_the_one_below() {
     )
     .unwrap();
     let config = Config::new(&layers).unwrap();
-    assert_eq!(config.log_retention_days, 14);
+    assert_eq!(config.log_retention_days, 30);
     assert_eq!(config.region.as_str(), "eu-west-1");
     assert_eq!(config.gateway.max_headers, 50);
     assert_eq!(config.account_concurrency, 8);
@@ -92,12 +74,12 @@ fn the_data_directory_depends_on_the_user() {
 #[test]
 fn the_file_in_the_data_directory_is_found() {
     let dir = TempDir::new();
-    std::fs::write(dir.0.join(FILE_NAME), "tmp = \"memory\"\n").unwrap();
-    let data_dir = dir.0.to_str().unwrap();
+    std::fs::write(dir.path().join(FILE_NAME), "tmp = \"memory\"\n").unwrap();
+    let data_dir = dir.path().to_str().unwrap();
     let layers = Layers::load(&inputs(&[("MARTLET_DATA_DIR", data_dir)], &[])).unwrap();
     assert_eq!(layers.text("tmp"), "memory");
 
-    std::fs::write(dir.0.join(FILE_NAME), "data_dir = \"/elsewhere\"\n").unwrap();
+    std::fs::write(dir.path().join(FILE_NAME), "data_dir = \"/elsewhere\"\n").unwrap();
     let refused = Layers::load(&inputs(&[("MARTLET_DATA_DIR", data_dir)], &[])).unwrap_err();
     assert!(refused.to_string().contains("cannot name another"), "{refused}");
 }

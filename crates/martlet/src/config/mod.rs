@@ -2,9 +2,10 @@
 
 pub(crate) mod keys;
 mod layers;
+mod machine;
 mod value;
 
-pub(crate) use layers::{ConfigError, Inputs, Layers, Machine, Origin};
+pub(crate) use layers::{ConfigError, Inputs, Layers, Machine, Origin, local_data_dir};
 
 use martlet_model::{AccountId, Region};
 use std::net::SocketAddr;
@@ -50,7 +51,9 @@ pub(crate) struct Gateway {
     pub(crate) max_headers: usize,
     pub(crate) max_header_bytes: usize,
     pub(crate) header_timeout: Duration,
+    pub(crate) body_idle_timeout: Duration,
     pub(crate) body_timeout: Duration,
+    pub(crate) write_timeout: Duration,
     pub(crate) keep_alive: Duration,
 }
 
@@ -65,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) isolation: Isolation,
     pub(crate) tmp: Tmp,
     pub(crate) log_retention_days: u32,
+    pub(crate) metering_retention_days: u32,
     pub(crate) idle_timeout: Duration,
     pub(crate) memory_budget_mb: u64,
     pub(crate) account_concurrency: u32,
@@ -110,6 +114,7 @@ impl Config {
             },
             tmp: if layers.text("tmp") == "disk" { Tmp::Disk } else { Tmp::Memory },
             log_retention_days: layers.number("log_retention_days"),
+            metering_retention_days: layers.number("metering_retention_days"),
             idle_timeout: layers.seconds("idle_timeout_seconds"),
             memory_budget_mb: layers.number("memory_budget_mb"),
             account_concurrency: layers.number("account_concurrency"),
@@ -122,7 +127,9 @@ impl Config {
                 max_headers: layers.number("gateway.max_headers"),
                 max_header_bytes: layers.number("gateway.max_header_bytes"),
                 header_timeout: layers.seconds("gateway.header_timeout_seconds"),
+                body_idle_timeout: layers.seconds("gateway.body_idle_timeout_seconds"),
                 body_timeout: layers.seconds("gateway.body_timeout_seconds"),
+                write_timeout: layers.seconds("gateway.write_timeout_seconds"),
                 keep_alive: layers.seconds("gateway.keep_alive_seconds"),
             },
         })

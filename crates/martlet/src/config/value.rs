@@ -68,6 +68,19 @@ impl Value {
             _ => Err("it takes a string in quotes".into()),
         }
     }
+
+    /// The value for programs.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Path(one) => path(one).into(),
+            Self::Paths(paths) => paths.iter().map(path).collect(),
+            Self::Address(address) => address.to_string().into(),
+            Self::Number(number) => (*number).into(),
+            Self::Switch(on) => (*on).into(),
+        }
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

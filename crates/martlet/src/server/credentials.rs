@@ -1,0 +1,57 @@
+//! The access key of the account: made at the first start, read at every later one.
+
+use crate::credentials_file;
+use martlet_identity::{Credentials, RandomError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why there is no access key.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CredentialsError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{} has no profile `default` with an access key; mend it, or remove it and a new key is made",
+        path.display()
+    )]
+    Incomplete { path: PathBuf },
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// The account's access key, made and written down when there is none.
+///
+/// # Errors
+/// The step that failed. A file that is there is never replaced.
+pub(super) fn open(data_dir: &Path) -> Result<Credentials, CredentialsError> {
+    let path = data_dir.join(credentials_file::FILE_NAME);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match credentials_file::parse(&text, "default") {
+            Some((credentials, _)) => Ok(credentials),
+            None => Err(CredentialsError::Incomplete { path }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let credentials = Credentials::generate()?;
+            credentials_file::write(&path, &credentials)
+                .map_err(|source| CredentialsError::Write { path, source })?;
+            Ok(credentials)
+        }
+        Err(source) => Err(CredentialsError::Read { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_start_makes_what_later_ones_read() {
+        let dir = crate::testing::TempDir::new();
+        let first = open(dir.path()).unwrap();
+        assert_eq!(open(dir.path()).unwrap(), first);
+        std::fs::write(dir.path().join("credentials"), "[default]\n").unwrap();
+        assert!(matches!(open(dir.path()), Err(CredentialsError::Incomplete { .. })));
+    }
+}
