@@ -45,7 +45,8 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.failed:
         for server in item.stash.get(SERVERS, []):
-            report.sections.append((f"log of the server in {server.base} (its end)", server.log()[-6000:]))
+            end = "\n".join(line[:300] for line in server.log().splitlines()[-30:])
+            report.sections.append((f"log of the server in {server.base} (its end)", end))
 
 
 SERVERS = pytest.StashKey[list]()

@@ -40,7 +40,7 @@ def isolation_flags() -> tuple[str, ...]:
     if done.returncode == 0:
         return ()
     try:
-        return tuple(json.loads(done.stdout).get("weaker_flags", "").split())
+        return tuple((json.loads(done.stdout).get("weaker_flags") or "").split())
     except ValueError:
         return ()
 
