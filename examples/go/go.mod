@@ -1,4 +1,4 @@
-module example.com/hello
+module hello
 
 go 1.26
 
