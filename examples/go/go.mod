@@ -1,5 +1,5 @@
 module hello
 
-go 1.26
+go 1.21
 
-require github.com/aws/aws-lambda-go v1.55.1
+require github.com/aws/aws-lambda-go v1.49.0
