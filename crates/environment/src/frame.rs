@@ -161,16 +161,22 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, FrameError> {
     Ok(Decoded::Frame(Frame { kind, sequence, meta, payload: frame }))
 }
 
-/// The `errorType` in the meta of an error frame, when there is one of a sane length.
-#[must_use]
-pub(crate) fn error_type(meta: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct ErrorMeta {
-        #[serde(rename = "errorType")]
-        error_type: String,
-    }
-    let meta: ErrorMeta = serde_json::from_slice(meta).ok()?;
-    (!meta.error_type.is_empty() && meta.error_type.len() <= 256).then_some(meta.error_type)
+/// What the meta of an error frame says; nothing where it is no JSON object of the right shape.
+#[derive(Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct ErrorMeta {
+    /// The type of the error, 1 to 256 bytes.
+    #[serde(rename = "errorType")]
+    pub(crate) error_type: Option<String>,
+    /// The process ends with this error.
+    pub(crate) fatal: bool,
+}
+
+/// Reads the meta of an error frame.
+pub(crate) fn error_meta(meta: &[u8]) -> ErrorMeta {
+    let mut meta: ErrorMeta = serde_json::from_slice(meta).unwrap_or_default();
+    meta.error_type = meta.error_type.filter(|name| (1..=256).contains(&name.len()));
+    meta
 }
 
 #[cfg(test)]
@@ -216,12 +222,14 @@ mod tests {
 
     #[test]
     fn error_types_are_read_from_sane_meta_only() {
-        assert_eq!(error_type(br#"{"errorType":"Runtime.X"}"#).as_deref(), Some("Runtime.X"));
-        for strange in ["", "{}", "[]", r#"{"errorType":7}"#, r#"{"errorType":""}"#, "{\"errorType\":\"\u{1}"] {
-            assert_eq!(error_type(strange.as_bytes()), None, "{strange}");
+        let known = error_meta(br#"{"errorType":"Runtime.X","fatal":true}"#);
+        assert_eq!((known.error_type.as_deref(), known.fatal), (Some("Runtime.X"), true));
+        for strange in ["", "{}", "[]", r#"{"errorType":7}"#, r#"{"errorType":""}"#, "{\"errorType\":\"\u{1}"]
+        {
+            assert_eq!(error_meta(strange.as_bytes()), ErrorMeta::default(), "{strange}");
         }
         let long = format!(r#"{{"errorType":"{}"}}"#, "x".repeat(257));
-        assert_eq!(error_type(long.as_bytes()), None);
+        assert_eq!(error_meta(long.as_bytes()).error_type, None);
     }
 
     fn kinds() -> impl Strategy<Value = u8> {

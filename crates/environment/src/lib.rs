@@ -1,11 +1,14 @@
 //! Execution environments: what starts a function version, hands it one event after another, and ends it.
 
+mod bootstraps;
+mod channel;
 mod frame;
+mod life;
 mod log;
 mod outcome;
 mod runtimes;
 
-pub use outcome::{Completed, FunctionError};
+pub use outcome::{Completed, Completion, FunctionError};
 pub use runtimes::{Interpreter, MissingRuntime, Places, Runtimes};
 
 use martlet_model::FunctionVersion;

@@ -50,7 +50,7 @@ pub(crate) struct Report<'a> {
     pub(crate) status: Status<'a>,
 }
 
-/// Writes the platform's lines in the format that a function asked for. Each ends in a newline; an empty result means
+/// Writes the platform's lines in the format that a function asked for, without a final newline. An empty result means
 /// that the function's system log level leaves the line out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lines {
@@ -78,15 +78,20 @@ impl Lines {
     /// The first line of an environment.
     pub(crate) fn init_start(self, now: Timestamp, runtime: &str, function: &str, version: &str) -> String {
         if !self.json {
-            return format!("INIT_START Runtime Version: {runtime}\n");
+            return format!("INIT_START Runtime Version: {runtime}");
         }
-        self.record(Level::Info, now, "platform.initStart", &InitStartRecord {
-            initialization_type: "on-demand",
-            phase: "init",
-            runtime_version: runtime,
-            function_name: function,
-            function_version: version,
-        })
+        self.record(
+            Level::Info,
+            now,
+            "platform.initStart",
+            &InitStartRecord {
+                initialization_type: "on-demand",
+                phase: "init",
+                runtime_version: runtime,
+                function_name: function,
+                function_version: version,
+            },
+        )
     }
 
     /// A failed init phase.
@@ -111,22 +116,26 @@ impl Lines {
             if let Some(error_type) = error_type {
                 let _ = write!(line, "\tError Type: {error_type}");
             }
-            line.push('\n');
             return line;
         }
-        self.record(Level::Warn, now, "platform.initReport", &InitReportRecord {
-            initialization_type: "on-demand",
-            phase,
-            status: word,
-            error_type,
-            metrics: InitMetrics { duration_ms: rounded(took) },
-        })
+        self.record(
+            Level::Warn,
+            now,
+            "platform.initReport",
+            &InitReportRecord {
+                initialization_type: "on-demand",
+                phase,
+                status: word,
+                error_type,
+                metrics: InitMetrics { duration_ms: rounded(took) },
+            },
+        )
     }
 
     /// The line before the handler's first.
     pub(crate) fn start(self, now: Timestamp, request_id: &str, version: &str) -> String {
         if !self.json {
-            return format!("START RequestId: {request_id} Version: {version}\n");
+            return format!("START RequestId: {request_id} Version: {version}");
         }
         self.record(Level::Info, now, "platform.start", &StartRecord { request_id, version })
     }
@@ -174,10 +183,7 @@ impl Lines {
             return String::new();
         }
         // Strings and finite numbers always serialize.
-        let mut line =
-            serde_json::to_string(&Envelope { time: &iso(now), kind, record }).unwrap_or_default();
-        line.push('\n');
-        line
+        serde_json::to_string(&Envelope { time: &iso(now), kind, record }).unwrap_or_default()
     }
 }
 
@@ -202,8 +208,7 @@ fn end_text(report: &Report<'_>) -> [String; 2] {
         }
         Status::Timeout => line.push_str("Status: timeout"),
     }
-    line.push('\n');
-    [format!("END RequestId: {}\n", report.request_id), line]
+    [format!("END RequestId: {}", report.request_id), line]
 }
 
 /// `2026-01-01T00:00:00.123Z`
@@ -329,26 +334,32 @@ mod tests {
     #[test]
     fn text_lines_read_as_lambda_prints_them() {
         let text = lines(LogFormat::Text, Some("WARN"));
-        assert_eq!(text.start(NOW, "r-1", "$LATEST"), "START RequestId: r-1 Version: $LATEST\n");
+        assert_eq!(text.start(NOW, "r-1", "$LATEST"), "START RequestId: r-1 Version: $LATEST");
         let [end, plain] = text.end(NOW, &report(Status::Success, None));
-        assert_eq!(end, "END RequestId: r-1\n");
+        assert_eq!(end, "END RequestId: r-1");
         assert_eq!(
             plain,
-            "REPORT RequestId: r-1\tDuration: 12.35 ms\tBilled Duration: 13 ms\tMemory Size: 128 MB\tMax Memory Used: 70 MB\t\n"
+            "REPORT RequestId: r-1\tDuration: 12.35 ms\tBilled Duration: 13 ms\tMemory Size: 128 MB\tMax Memory Used: 70 MB\t"
         );
-        let [_, cold] = text.end(NOW, &report(Status::Failure("ValueError"), Some(Duration::from_millis(200))));
-        assert!(cold.ends_with("Max Memory Used: 70 MB\tInit Duration: 200.00 ms\t\n"), "{cold}");
+        let [_, cold] =
+            text.end(NOW, &report(Status::Failure("ValueError"), Some(Duration::from_millis(200))));
+        assert!(cold.ends_with("Max Memory Used: 70 MB\tInit Duration: 200.00 ms\t"), "{cold}");
         let [_, broken] = text.end(NOW, &report(Status::Error("Runtime.OutOfMemory"), None));
-        assert!(broken.ends_with("70 MB\tStatus: error\tError Type: Runtime.OutOfMemory\n"), "{broken}");
+        assert!(broken.ends_with("70 MB\tStatus: error\tError Type: Runtime.OutOfMemory"), "{broken}");
         let [_, late] = text.end(NOW, &report(Status::Timeout, None));
-        assert!(late.ends_with("70 MB\tStatus: timeout\n"), "{late}");
+        assert!(late.ends_with("70 MB\tStatus: timeout"), "{late}");
         assert_eq!(
             text.init_report(NOW, Duration::from_millis(10_000), InitPhase::Init, InitStatus::Timeout),
-            "INIT_REPORT Init Duration: 10000.00 ms\tPhase: init\tStatus: timeout\n"
+            "INIT_REPORT Init Duration: 10000.00 ms\tPhase: init\tStatus: timeout"
         );
         assert_eq!(
-            text.init_report(NOW, Duration::from_micros(5_360), InitPhase::Invoke, InitStatus::Error("Runtime.ExitError")),
-            "INIT_REPORT Init Duration: 5.36 ms\tPhase: invoke\tStatus: error\tError Type: Runtime.ExitError\n"
+            text.init_report(
+                NOW,
+                Duration::from_micros(5_360),
+                InitPhase::Invoke,
+                InitStatus::Error("Runtime.ExitError")
+            ),
+            "INIT_REPORT Init Duration: 5.36 ms\tPhase: invoke\tStatus: error\tError Type: Runtime.ExitError"
         );
     }
 
@@ -357,7 +368,7 @@ mod tests {
         let json = lines(LogFormat::Json, None);
         assert_eq!(
             json.start(NOW, "r-1", "7"),
-            "{\"time\":\"2026-01-01T00:00:00.123Z\",\"type\":\"platform.start\",\"record\":{\"requestId\":\"r-1\",\"version\":\"7\"}}\n"
+            "{\"time\":\"2026-01-01T00:00:00.123Z\",\"type\":\"platform.start\",\"record\":{\"requestId\":\"r-1\",\"version\":\"7\"}}"
         );
         let [done, figures] = json.end(NOW, &report(Status::Success, Some(Duration::from_millis(3))));
         assert_eq!(done, "", "a successful runtimeDone is a debug record");
@@ -366,7 +377,7 @@ mod tests {
             concat!(
                 "{\"time\":\"2026-01-01T00:00:00.123Z\",\"type\":\"platform.report\",\"record\":{\"requestId\":\"r-1\",\"metrics\":",
                 "{\"durationMs\":12.345,\"billedDurationMs\":13,\"memorySizeMB\":128,\"maxMemoryUsedMB\":70,\"initDurationMs\":3.0},",
-                "\"status\":\"success\"}}\n"
+                "\"status\":\"success\"}}"
             )
         );
         let [done, figures] = json.end(NOW, &report(Status::Error("Runtime.ExitError"), None));

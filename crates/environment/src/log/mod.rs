@@ -1,7 +1,9 @@
 //! The log of an environment: what the function writes, cut into records, between the lines of the platform.
 
+mod journal;
 mod lines;
 mod records;
 
+pub(crate) use journal::Journal;
 pub(crate) use lines::{InitPhase, InitStatus, Lines, Report, Status};
 pub(crate) use records::{Record, Splitter};

@@ -95,7 +95,8 @@ fn ask(candidate: &Candidate) -> Option<Child> {
 fn answer(mut child: Child, deadline: Instant) -> Option<String> {
     let version = child.stdout.take().and_then(|mut output| {
         let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).ok()?, tv_nsec: left.subsec_nanos().into() };
+        let left =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).ok()?, tv_nsec: left.subsec_nanos().into() };
         let ready = poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&left)).ok()?;
         if ready == 0 {
             return None;

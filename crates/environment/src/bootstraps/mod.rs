@@ -1,0 +1,24 @@
+//! The bootstraps of the managed runtimes, as they are carried inside the binary.
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod node_tests;
+#[cfg(test)]
+mod python_tests;
+
+/// The directory of the bootstraps inside a sandbox.
+pub(crate) const RUNTIME_DIR: &str = "/var/runtime";
+/// The Unix socket on which a bootstrap and the server speak.
+pub(crate) const CONTROL_FD: i32 = 3;
+/// The descriptor for framed log records.
+pub(crate) const TELEMETRY_FD: i32 = 4;
+
+/// Python source; runs on 3.8 and later.
+pub(crate) const PYTHON: &str = include_str!("../../../../runtimes/python/bootstrap.py");
+/// CommonJS source; runs on Node 18 and later.
+pub(crate) const NODE: &str = include_str!("../../../../runtimes/nodejs/bootstrap.cjs");
+
+/// Options of the Python interpreter: no user site directory, no site module (the bootstrap sets up the path by itself),
+/// output that is not held back.
+pub(crate) const PYTHON_OPTIONS: [&str; 3] = ["-s", "-S", "-u"];

@@ -1,0 +1,374 @@
+//! The server's end of a managed runtime's control socket.
+
+use crate::bootstraps::CONTROL_FD;
+use crate::frame::{self, Decoded, Frame, FrameError, InvokeMeta, Kind};
+use crate::life::Input;
+use crate::outcome::Failure;
+use bytes::{Buf, Bytes, BytesMut};
+use martlet_model::{Invocation, Timestamp};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+
+/// Most bytes that the receive buffer grows by at once: what a frame announces is not room that it has earned.
+const GROWTH: usize = 256 * 1024;
+const FIRST_READ: usize = 4 * 1024;
+
+/// One event is under way at a time; the task that waits for its answer does the reading and the writing.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    stream: UnixStream,
+    /// What is left to write of the event: its head and its payload.
+    outgoing: [Bytes; 2],
+    incoming: BytesMut,
+    /// The number of the last event; 0 before the first.
+    sequence: u32,
+    awaiting: Awaiting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaiting {
+    Ready,
+    Nothing,
+    Answer,
+}
+
+/// Why the socket is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChannelError {
+    /// The other side is gone and has not read all of the event.
+    #[error("the runtime ended before it had read the event")]
+    Unread,
+    /// The other side is gone.
+    #[error("the runtime closed its control socket")]
+    Closed,
+    /// What it wrote is no frame.
+    #[error("the runtime wrote something that is no frame")]
+    Frame(#[source] FrameError),
+    /// It wrote a frame that nobody waits for.
+    #[error("the runtime sent {0:?} out of turn")]
+    OutOfTurn(Kind),
+}
+
+impl Channel {
+    /// A channel and the socket to hand to the sandbox as descriptor [`CONTROL_FD`].
+    pub(crate) fn pair() -> io::Result<(Self, (OwnedFd, i32))> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((Self::new(UnixStream::from_std(ours)?), (theirs.into(), CONTROL_FD)))
+    }
+
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            outgoing: [Bytes::new(), Bytes::new()],
+            incoming: BytesMut::with_capacity(FIRST_READ),
+            sequence: 0,
+            awaiting: Awaiting::Ready,
+        }
+    }
+
+    /// Begins to send an event. As much as the socket takes at once is written here, which is all of a usual event.
+    pub(crate) fn deliver(&mut self, invocation: &Invocation, deadline: Timestamp) {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        let meta = InvokeMeta {
+            id: invocation.request_id.as_str(),
+            deadline: deadline.0,
+            arn: &invocation.invoked_arn,
+            trace: &invocation.trace_id,
+            client: invocation.client_context.as_deref(),
+        };
+        let payload = invocation.payload.clone();
+        self.outgoing = [frame::invoke_head(self.sequence, &meta, payload.len()), payload];
+        self.awaiting = Awaiting::Answer;
+        // A failure shows again when the answer is waited for.
+        let _ = self.write();
+    }
+
+    /// What the runtime says next.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, ChannelError>> {
+        if !self.is_written()
+            && let Poll::Ready(written) = self.poll_write(context)
+        {
+            written?;
+        }
+        loop {
+            if let Some(input) = self.take()? {
+                return Poll::Ready(Ok(input));
+            }
+            let reading = self.stream.read_buf(&mut self.incoming);
+            let count = ready!(pin!(reading).poll(context));
+            match count {
+                Ok(0) => return Poll::Ready(Err(ChannelError::Closed)),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(gone(&error))),
+            }
+        }
+    }
+
+    /// What the runtime said before it ended. Asks the socket itself, because the news of what is readable may come later
+    /// than the news of the end.
+    pub(crate) fn last_words(&mut self) -> Result<Input, ChannelError> {
+        let mut piece = [0; FIRST_READ];
+        loop {
+            if let Some(input) = self.take()? {
+                return Ok(input);
+            }
+            match rustix::io::read(&self.stream, &mut piece) {
+                Ok(0) => return Err(ChannelError::Closed),
+                Ok(count) => self.incoming.extend_from_slice(&piece[..count]),
+                Err(error) => return Err(gone(&error.into())),
+            }
+        }
+    }
+
+    /// The first whole frame that has arrived, checked against what is waited for.
+    fn take(&mut self) -> Result<Option<Input>, ChannelError> {
+        match frame::decode(&mut self.incoming).map_err(ChannelError::Frame)? {
+            Decoded::Frame(frame) => self.interpret(frame).map(Some),
+            Decoded::Missing(missing) => {
+                let wanted = if self.incoming.is_empty() { FIRST_READ } else { missing.min(GROWTH) };
+                self.incoming.reserve(wanted);
+                Ok(None)
+            }
+        }
+    }
+
+    fn interpret(&mut self, frame: Frame) -> Result<Input, ChannelError> {
+        let expected = match self.awaiting {
+            Awaiting::Ready => matches!(frame.kind, Kind::Ready | Kind::InitError) && frame.sequence == 0,
+            Awaiting::Answer => {
+                matches!(frame.kind, Kind::Response | Kind::Error | Kind::TooLarge)
+                    && frame.sequence == self.sequence
+                    && self.is_written()
+            }
+            Awaiting::Nothing => false,
+        };
+        if !expected {
+            return Err(ChannelError::OutOfTurn(frame.kind));
+        }
+        self.awaiting = Awaiting::Nothing;
+        Ok(match frame.kind {
+            Kind::Ready => Input::Ready,
+            Kind::Response => Input::Response(frame.payload),
+            Kind::TooLarge => Input::Error { failure: Failure::too_large(), fatal: false },
+            Kind::InitError | Kind::Error | Kind::Invoke => {
+                let meta = frame::error_meta(&frame.meta);
+                let failure = Failure {
+                    error_type: meta.error_type.unwrap_or_else(|| "Runtime.Unknown".to_owned()),
+                    document: frame.payload,
+                };
+                match frame.kind {
+                    Kind::InitError => Input::InitError(failure),
+                    _ => Input::Error { failure, fatal: meta.fatal },
+                }
+            }
+        })
+    }
+
+    fn is_written(&self) -> bool {
+        self.outgoing.iter().all(Bytes::is_empty)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        while !self.is_written() {
+            ready!(self.stream.poll_write_ready(context)).map_err(|error| gone(&error))?;
+            match self.write() {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(gone(&error)));
+                }
+                _ => {}
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes until nothing is left or the socket is full.
+    fn write(&mut self) -> io::Result<()> {
+        while !self.is_written() {
+            let [head, payload] = &mut self.outgoing;
+            let count = self.stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(payload)])?;
+            let of_head = count.min(head.len());
+            head.advance(of_head);
+            payload.advance(count - of_head);
+        }
+        // The payload is not held longer than it takes to send it.
+        self.outgoing = [Bytes::new(), Bytes::new()];
+        Ok(())
+    }
+}
+
+/// A socket whose other end closed with unread bytes in it reports a reset; one that cannot be written to has lost them
+/// as well. Either way no function code has seen the whole event.
+fn gone(error: &io::Error) -> ChannelError {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ChannelError::Unread,
+        _ => ChannelError::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut as _;
+    use martlet_model::RequestId;
+    use std::future::poll_fn;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream as Plain;
+    use std::time::Duration;
+
+    fn pair() -> (Channel, Plain) {
+        let (channel, (theirs, _)) = Channel::pair().unwrap();
+        let theirs = Plain::from(theirs);
+        theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        (channel, theirs)
+    }
+
+    fn frame(kind: Kind, sequence: u32, meta: &str, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![kind as u8, 0, 0, 0];
+        bytes.put_u32(sequence);
+        bytes.put_u32(meta.len() as u32);
+        bytes.put_u32(payload.len() as u32);
+        bytes.extend_from_slice(meta.as_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    fn invocation(payload: &[u8]) -> Invocation {
+        Invocation {
+            request_id: RequestId::from_random([7; 16]),
+            invoked_arn: "arn".into(),
+            payload: Bytes::copy_from_slice(payload),
+            client_context: None,
+            trace_id: String::new(),
+            accepted: Timestamp(0),
+        }
+    }
+
+    async fn next(channel: &mut Channel) -> Result<Input, ChannelError> {
+        poll_fn(|context| channel.poll(context)).await
+    }
+
+    async fn ready(channel: &mut Channel, theirs: &mut Plain) {
+        theirs.write_all(&frame(Kind::Ready, 0, "", b"")).unwrap();
+        assert!(matches!(next(channel).await, Ok(Input::Ready)));
+    }
+
+    /// Reads one event and returns its payload.
+    fn read_event(theirs: &mut Plain) -> Vec<u8> {
+        let mut header = [0; frame::HEADER_BYTES];
+        theirs.read_exact(&mut header).unwrap();
+        let length = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap()) as usize;
+        let mut meta = vec![0; length(8)];
+        theirs.read_exact(&mut meta).unwrap();
+        let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+        assert_eq!(meta["arn"], "arn");
+        let mut payload = vec![0; length(12)];
+        theirs.read_exact(&mut payload).unwrap();
+        payload
+    }
+
+    #[tokio::test]
+    async fn an_event_goes_out_and_its_answer_comes_in_whatever_the_size() {
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        for size in [0, 10, 5_000_000] {
+            let event = vec![b'e'; size];
+            channel.deliver(&invocation(&event), Timestamp(1));
+            let sequence = channel.sequence;
+            let runtime = std::thread::spawn(move || {
+                let payload = read_event(&mut theirs);
+                theirs.write_all(&frame(Kind::Response, sequence, "", &payload)).unwrap();
+                theirs
+            });
+            match next(&mut channel).await {
+                Ok(Input::Response(answer)) => assert_eq!(answer, event),
+                other => panic!("{other:?}"),
+            }
+            theirs = runtime.join().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_carry_their_type() {
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        channel.deliver(&invocation(b"1"), Timestamp(1));
+        theirs.write_all(&frame(Kind::Error, 1, r#"{"errorType":"E","fatal":true}"#, b"{}")).unwrap();
+        match next(&mut channel).await {
+            Ok(Input::Error { failure, fatal: true }) => assert_eq!(failure.error_type, "E"),
+            other => panic!("{other:?}"),
+        }
+        channel.deliver(&invocation(b"1"), Timestamp(1));
+        theirs.write_all(&frame(Kind::TooLarge, 2, "", b"")).unwrap();
+        match next(&mut channel).await {
+            Ok(Input::Error { failure, fatal: false }) => {
+                assert_eq!(failure.error_type, "Function.ResponseSizeTooLarge");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_out_of_turn_are_refused() {
+        for (kind, sequence) in [
+            (Kind::Response, 0),
+            (Kind::Response, 2),
+            (Kind::Ready, 1),
+            (Kind::InitError, 0),
+            (Kind::Error, 7),
+        ] {
+            let (mut channel, mut theirs) = pair();
+            ready(&mut channel, &mut theirs).await;
+            channel.deliver(&invocation(b"1"), Timestamp(1));
+            theirs.write_all(&frame(kind, sequence, "", b"")).unwrap();
+            let refused = next(&mut channel).await;
+            assert!(matches!(refused, Err(ChannelError::OutOfTurn(seen)) if seen == kind), "{refused:?}");
+        }
+        let (mut channel, mut theirs) = pair();
+        theirs.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::Frame(_))));
+    }
+
+    #[tokio::test]
+    async fn an_end_tells_whether_the_event_was_read() {
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        channel.deliver(&invocation(b"unread"), Timestamp(1));
+        drop(theirs);
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::Unread)));
+
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        channel.deliver(&invocation(b"read"), Timestamp(1));
+        assert_eq!(read_event(&mut theirs), b"read");
+        drop(theirs);
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::Closed)));
+
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        drop(theirs);
+        channel.deliver(&invocation(b"too late"), Timestamp(1));
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::Unread)));
+    }
+
+    #[tokio::test]
+    async fn last_words_are_heard() {
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        channel.deliver(&invocation(b"1"), Timestamp(1));
+        read_event(&mut theirs);
+        let answer = vec![b'a'; 100_000];
+        theirs.write_all(&frame(Kind::Response, 1, "", &answer)).unwrap();
+        drop(theirs);
+        match channel.last_words() {
+            Ok(Input::Response(heard)) => assert_eq!(heard, answer),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(channel.last_words(), Err(ChannelError::Closed)));
+    }
+}

@@ -1,0 +1,271 @@
+//! The life of one environment, as a plain state machine: phases, deadlines and what is billed. It does no I/O and has no
+//! clock; whoever drives it says what happened and when, and carries out what it returns.
+//!
+//! ```text
+//!            ready                     begin                answer
+//! Starting ---------> Idle ------------------> Running -------------------> Idle
+//!    |  failed                                    ^  |  crash, deadline
+//!    v        begin            ready              |  v
+//! Broken ------------> Restarting ----------------+  Over
+//!                          |  failed, deadline       ^
+//!                          +-------------------------+
+//! ```
+//! An environment whose init phase failed is Broken: its process is gone, and the init phase runs again inside its
+//! first invocation ("suppressed init"), under the function's own timeout, and is billed with it.
+
+use crate::outcome::{Exit, Failure};
+use bytes::Bytes;
+use martlet_model::limits::INIT_MILLIS;
+use std::time::{Duration, Instant};
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The runtime has loaded the function and waits for events.
+    Ready,
+    /// The runtime says that it could not.
+    InitError(Failure),
+    /// The handler's result.
+    Response(Bytes),
+    /// The handler's failure; `fatal` when the process ends with it.
+    Error { failure: Failure, fatal: bool },
+    /// The process ended.
+    Exited(Exit),
+    /// The process was gone before the event reached it.
+    Lost,
+    /// The runtime spoke out of turn or not the protocol: nothing that it says counts any more.
+    Violation,
+    /// There is nothing to start: the package lacks a usable entry point.
+    NoEntrypoint(String),
+}
+
+/// What is to be done about it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Output {
+    /// Nothing.
+    Wait,
+    /// The init phase is over and went well.
+    Initialized,
+    /// The init phase is over and failed: report it and end the process.
+    InitFailed { took: Duration, why: InitFailure },
+    /// Start a process in place of the one that failed.
+    Restart,
+    /// Give the event to the runtime.
+    Deliver,
+    /// Answer the caller.
+    Finish(Finish),
+    /// Give the event back.
+    Undelivered,
+}
+
+/// Why an init phase failed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum InitFailure {
+    TimedOut,
+    Failed(Failure),
+    Exited(Exit),
+    NoEntrypoint(String),
+}
+
+/// The end of an invocation.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Finish {
+    pub(crate) verdict: Verdict,
+    /// From the hand-over to the answer; with a suppressed init in it, if there was one.
+    pub(crate) duration: Duration,
+    /// The init phase before the environment's first event, if it went well; it is billed with this invocation.
+    pub(crate) init: Option<Duration>,
+    pub(crate) billed_ms: u64,
+    /// The suppressed init of this invocation, if it failed: how long it took.
+    pub(crate) failed_init: Option<Duration>,
+    pub(crate) reusable: bool,
+}
+
+/// How an invocation ended.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    Response(Bytes),
+    Error(Failure),
+    Exited(Exit),
+    TimedOut,
+    NoEntrypoint(String),
+}
+
+/// The machine. See the picture above.
+#[derive(Debug)]
+pub(crate) struct Life {
+    phase: Phase,
+    timeout: Duration,
+    /// A successful init phase that no invocation has been billed for.
+    init: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Starting { since: Instant },
+    Broken,
+    Idle,
+    Restarting { begun: Instant, since: Instant },
+    Running { begun: Instant },
+    Over,
+}
+
+impl Life {
+    /// An environment whose process starts now; `timeout` is the function's.
+    pub(crate) fn new(now: Instant, timeout: Duration) -> Self {
+        Self { phase: Phase::Starting { since: now }, timeout, init: None }
+    }
+
+    /// When [`Life::expire`] wants to be called, if nothing else happens before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Starting { since } => Some(since + Duration::from_millis(INIT_MILLIS)),
+            Phase::Restarting { begun, .. } | Phase::Running { begun } => Some(begun + self.timeout),
+            Phase::Broken | Phase::Idle | Phase::Over => None,
+        }
+    }
+
+    /// True while an invocation is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.phase, Phase::Restarting { .. } | Phase::Running { .. })
+    }
+
+    /// True during the first init phase.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. })
+    }
+
+    /// An event is handed over. Ignored while another one is under way.
+    pub(crate) fn begin(&mut self, now: Instant) -> Output {
+        match self.phase {
+            Phase::Idle => {
+                self.phase = Phase::Running { begun: now };
+                Output::Deliver
+            }
+            Phase::Broken => {
+                self.phase = Phase::Restarting { begun: now, since: now };
+                Output::Restart
+            }
+            Phase::Over => Output::Undelivered,
+            Phase::Starting { .. } | Phase::Restarting { .. } | Phase::Running { .. } => Output::Wait,
+        }
+    }
+
+    /// The deadline has come.
+    pub(crate) fn expire(&mut self, now: Instant) -> Output {
+        match self.phase {
+            Phase::Starting { since } => self.init_failed(now - since, InitFailure::TimedOut),
+            Phase::Restarting { begun, since } => {
+                let failed_init = Some(now - since);
+                // What is shown and billed is the timeout, not when the timer got to it.
+                self.finish(begun, begun + self.timeout, Verdict::TimedOut, failed_init, false)
+            }
+            Phase::Running { begun } => {
+                self.finish(begun, begun + self.timeout, Verdict::TimedOut, None, false)
+            }
+            Phase::Broken | Phase::Idle | Phase::Over => Output::Wait,
+        }
+    }
+
+    /// Something happened.
+    pub(crate) fn input(&mut self, now: Instant, input: Input) -> Output {
+        match self.phase {
+            Phase::Starting { since } => self.starting(now, since, input),
+            Phase::Restarting { begun, since } => self.restarting(now, begun, since, input),
+            Phase::Running { begun } => self.running(now, begun, input),
+            Phase::Idle => {
+                // Between two events a runtime has nothing to say; one that says something is not to be trusted with
+                // the next event.
+                if !matches!(input, Input::Ready) {
+                    self.phase = Phase::Over;
+                }
+                Output::Wait
+            }
+            Phase::Broken | Phase::Over => Output::Wait,
+        }
+    }
+
+    fn starting(&mut self, now: Instant, since: Instant, input: Input) -> Output {
+        let took = now - since;
+        match init_input(input) {
+            None => {
+                self.phase = Phase::Idle;
+                self.init = Some(took);
+                Output::Initialized
+            }
+            Some(why) => self.init_failed(took, why),
+        }
+    }
+
+    fn init_failed(&mut self, took: Duration, why: InitFailure) -> Output {
+        self.phase = Phase::Broken;
+        Output::InitFailed { took, why }
+    }
+
+    fn restarting(&mut self, now: Instant, begun: Instant, since: Instant, input: Input) -> Output {
+        let verdict = match init_input(input) {
+            None => {
+                self.phase = Phase::Running { begun };
+                return Output::Deliver;
+            }
+            Some(InitFailure::TimedOut) => Verdict::TimedOut,
+            Some(InitFailure::Failed(failure)) => Verdict::Error(failure),
+            Some(InitFailure::Exited(exit)) => Verdict::Exited(exit),
+            Some(InitFailure::NoEntrypoint(reason)) => Verdict::NoEntrypoint(reason),
+        };
+        self.finish(begun, now, verdict, Some(now - since), false)
+    }
+
+    fn running(&mut self, now: Instant, begun: Instant, input: Input) -> Output {
+        let (verdict, reusable) = match input {
+            Input::Response(payload) => (Verdict::Response(payload), true),
+            Input::Error { failure, fatal } => (Verdict::Error(failure), !fatal),
+            Input::Exited(exit) => (Verdict::Exited(exit), false),
+            Input::Lost => {
+                self.phase = Phase::Over;
+                return Output::Undelivered;
+            }
+            Input::Ready | Input::InitError(_) | Input::Violation | Input::NoEntrypoint(_) => {
+                (Verdict::Exited(Exit::KILLED), false)
+            }
+        };
+        self.finish(begun, now, verdict, None, reusable)
+    }
+
+    fn finish(
+        &mut self,
+        begun: Instant,
+        now: Instant,
+        verdict: Verdict,
+        failed_init: Option<Duration>,
+        reusable: bool,
+    ) -> Output {
+        self.phase = if reusable { Phase::Idle } else { Phase::Over };
+        let duration = now - begun;
+        let init = self.init.take();
+        let billed_ms = (duration + init.unwrap_or_default()).as_nanos().div_ceil(1_000_000).max(1);
+        Output::Finish(Finish {
+            verdict,
+            duration,
+            init,
+            billed_ms: u64::try_from(billed_ms).unwrap_or(u64::MAX),
+            failed_init,
+            reusable,
+        })
+    }
+}
+
+/// What an input means for an init phase that is under way: `None` when it has succeeded.
+fn init_input(input: Input) -> Option<InitFailure> {
+    match input {
+        Input::Ready => None,
+        Input::InitError(failure) | Input::Error { failure, .. } => Some(InitFailure::Failed(failure)),
+        Input::Exited(exit) => Some(InitFailure::Exited(exit)),
+        Input::NoEntrypoint(reason) => Some(InitFailure::NoEntrypoint(reason)),
+        Input::Response(_) | Input::Lost | Input::Violation => Some(InitFailure::Exited(Exit::KILLED)),
+    }
+}
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod tests;
