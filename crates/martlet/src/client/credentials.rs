@@ -31,8 +31,7 @@ impl CredentialsError {
             Self::HalfAKey => Some("set both, or neither".into()),
             Self::NoProfile { .. } => None,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Some(
-                "only its owner and root may read it; hand it over with `sudo install -o $USER -m 600`, see \
-                 docs/configuration.md"
+                "only its owner and root may read it: use sudo, or hand it over as docs/configuration.md says"
                     .into(),
             ),
             Self::Read { .. } | Self::NoDataDir => Some(
@@ -45,15 +44,16 @@ impl CredentialsError {
 }
 
 /// Looks in this order: the profile asked for, the key in the environment, `AWS_SHARED_CREDENTIALS_FILE`, the local
-/// data directory. A profile is looked up in `AWS_SHARED_CREDENTIALS_FILE` when that is set, else in the local data
-/// directory; without one it is `AWS_PROFILE`, else `default`.
+/// data directories, of which the first that has a file counts. A profile is looked up in
+/// `AWS_SHARED_CREDENTIALS_FILE` when that is set, else in the local data directory; without one it is
+/// `AWS_PROFILE`, else `default`.
 ///
 /// # Errors
 /// [`CredentialsError`] of the first place that applies; no later one is tried then.
 pub(crate) fn find(
     profile: Option<&str>,
     variable: impl Fn(&str) -> Option<String>,
-    data_dir: Option<PathBuf>,
+    data_dirs: &[PathBuf],
 ) -> Result<Identity, CredentialsError> {
     if profile.is_none()
         && let Some(access_key) = variable("AWS_ACCESS_KEY_ID")
@@ -66,9 +66,16 @@ pub(crate) fn find(
     if let Some(path) = variable("AWS_SHARED_CREDENTIALS_FILE") {
         return read(Path::new(&path), asked.as_deref().unwrap_or("default"));
     }
-    let path = data_dir.ok_or(CredentialsError::NoDataDir)?.join(FILE_NAME);
     // AWS_PROFILE speaks of the user's own files, not of ours.
-    read(&path, profile.unwrap_or("default"))
+    let profile = profile.unwrap_or("default");
+    let mut first = None;
+    for path in data_dirs.iter().map(|data_dir| data_dir.join(FILE_NAME)) {
+        match read(&path, profile) {
+            Err(error @ CredentialsError::Read { .. }) => first = first.or(Some(error)),
+            other => return other,
+        }
+    }
+    Err(first.unwrap_or(CredentialsError::NoDataDir))
 }
 
 fn read(path: &Path, profile: &str) -> Result<Identity, CredentialsError> {
@@ -87,11 +94,12 @@ mod tests {
     fn found(
         profile: Option<&str>,
         variables: &[(&str, &str)],
-        data_dir: Option<&Path>,
+        data_dirs: &[&Path],
     ) -> Result<String, CredentialsError> {
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        find(profile, variable, data_dir.map(Path::to_owned)).map(|identity| identity.credentials.access_key)
+        let data_dirs: Vec<PathBuf> = data_dirs.iter().map(|path| path.to_path_buf()).collect();
+        find(profile, variable, &data_dirs).map(|identity| identity.credentials.access_key)
     }
 
     fn file(path: &Path, keys: &[(&str, &str)]) {
@@ -109,7 +117,7 @@ mod tests {
         file(&shared, &[("default", "SHARED"), ("work", "SHAREDWORK")]);
         let shared = ("AWS_SHARED_CREDENTIALS_FILE", shared.to_str().unwrap());
         let key = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "secret")];
-        let dir = Some(data_dir.path());
+        let dir = &[Path::new("/no/such/dir"), data_dir.path()];
 
         assert_eq!(found(None, &[key[0], key[1], shared], dir).unwrap(), "ENV");
         assert_eq!(found(Some("work"), &[key[0], key[1], shared], dir).unwrap(), "SHAREDWORK");
@@ -122,10 +130,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let dir = TempDir::new();
-        assert!(matches!(found(None, &[("AWS_ACCESS_KEY_ID", "A")], None), Err(CredentialsError::HalfAKey)));
-        assert!(matches!(found(None, &[], None), Err(CredentialsError::NoDataDir)));
-        assert!(matches!(found(None, &[], Some(dir.path())), Err(CredentialsError::Read { .. })));
+        assert!(matches!(found(None, &[("AWS_ACCESS_KEY_ID", "A")], &[]), Err(CredentialsError::HalfAKey)));
+        assert!(matches!(found(None, &[], &[]), Err(CredentialsError::NoDataDir)));
+        assert!(matches!(found(None, &[], &[dir.path()]), Err(CredentialsError::Read { .. })));
         file(&dir.path().join(FILE_NAME), &[("default", "A")]);
-        assert!(matches!(found(Some("b"), &[], Some(dir.path())), Err(CredentialsError::NoProfile { .. })));
+        assert!(matches!(found(Some("b"), &[], &[dir.path()]), Err(CredentialsError::NoProfile { .. })));
     }
 }

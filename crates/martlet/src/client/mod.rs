@@ -107,10 +107,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Credentials`].
-    pub(crate) fn new(arguments: &ServerArgs, data_dir: Option<PathBuf>) -> Result<Self, ClientError> {
+    pub(crate) fn new(arguments: &ServerArgs, data_dirs: &[PathBuf]) -> Result<Self, ClientError> {
         let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let endpoint = Endpoint::find(arguments.endpoint.as_deref(), variable)?;
-        let identity = credentials::find(arguments.profile.as_deref(), variable, data_dir)?;
+        let identity = credentials::find(arguments.profile.as_deref(), variable, data_dirs)?;
         let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
         Ok(Self { endpoint, identity, region, connection: None })
     }

@@ -94,8 +94,8 @@ fn with_client(
     command: impl AsyncFnOnce(&mut Client) -> Result<ExitCode, CommandError>,
 ) -> Result<ExitCode, CommandError> {
     let root = rustix::process::geteuid().is_root();
-    let data_dir = crate::config::local_data_dir(root, |name| std::env::var(name).ok());
-    let mut client = Client::new(arguments, data_dir)?;
+    let data_dirs = crate::config::local_data_dirs(root, |name| std::env::var(name).ok());
+    let mut client = Client::new(arguments, &data_dirs)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)?;
     runtime.block_on(command(&mut client))

@@ -17,6 +17,8 @@ const OTHER_VARIABLES: &[&str] = &["MARTLET_CONFIG", "MARTLET_ENDPOINT"];
 /// The configuration file that is read when no other is named, inside the data directory.
 pub(crate) const FILE_NAME: &str = "martlet.toml";
 
+const ROOTS_DATA_DIR: &str = "/var/lib/martlet";
+
 /// Why a configuration was refused. Every message names the place that must be mended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -240,16 +242,21 @@ fn find_variable(name: &str) -> Result<&'static Key, ConfigError> {
     })
 }
 
-/// The data directory of a server that this user started without flags and without a file of its own naming.
-pub(crate) fn local_data_dir(root: bool, variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+/// Data directories of servers that run on this machine without flags or files that say otherwise: this user's, then
+/// root's. `MARTLET_DATA_DIR` is the only one when it is set.
+pub(crate) fn local_data_dirs(root: bool, variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     if let Some(path) = variable("MARTLET_DATA_DIR") {
-        return Some(path.into());
+        return vec![path.into()];
     }
     let names = ["XDG_DATA_HOME", "HOME"];
     let values = names.map(&variable);
     let variable =
         |name: &str| names.iter().position(|known| *known == name).and_then(|i| values[i].as_deref());
-    default_data_dir(root, variable).ok()
+    let mut paths: Vec<PathBuf> = default_data_dir(root, variable).into_iter().collect();
+    if !root {
+        paths.push(ROOTS_DATA_DIR.into());
+    }
+    paths
 }
 
 fn default_data_dir<'a>(
@@ -257,7 +264,7 @@ fn default_data_dir<'a>(
     variable: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<PathBuf, ConfigError> {
     if root {
-        return Ok("/var/lib/martlet".into());
+        return Ok(ROOTS_DATA_DIR.into());
     }
     // The base directory rules say that a relative XDG_DATA_HOME is to be ignored.
     if let Some(data_home) = variable("XDG_DATA_HOME").map(Path::new).filter(|path| path.is_absolute()) {

@@ -5,7 +5,7 @@ mod layers;
 mod machine;
 mod value;
 
-pub(crate) use layers::{ConfigError, Inputs, Layers, Machine, Origin, local_data_dir};
+pub(crate) use layers::{ConfigError, Inputs, Layers, Machine, Origin, local_data_dirs};
 
 use martlet_model::{AccountId, Region};
 use std::net::SocketAddr;

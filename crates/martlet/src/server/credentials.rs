@@ -1,5 +1,6 @@
 //! The access key of the account: made at the first start, read at every later one.
 
+use super::data_dir::{self, DataDirError, Owner};
 use crate::credentials_file;
 use martlet_identity::{Credentials, RandomError};
 use std::io;
@@ -19,13 +20,17 @@ pub(crate) enum CredentialsError {
     Random(#[from] RandomError),
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Give(#[from] DataDirError),
 }
 
-/// The account's access key, made and written down when there is none.
+/// The account's access key, made and written down when there is none. `owner` is who the server will run as, when
+/// that is somebody else than this process. A new file belongs to whoever starts the server: to the user who called
+/// `sudo`, who may then use it without; else to the server's own user, which leaves it to root as well.
 ///
 /// # Errors
 /// The step that failed. A file that is there is never replaced.
-pub(super) fn open(data_dir: &Path) -> Result<Credentials, CredentialsError> {
+pub(super) fn open(data_dir: &Path, owner: Option<Owner>) -> Result<Credentials, CredentialsError> {
     let path = data_dir.join(credentials_file::FILE_NAME);
     match std::fs::read_to_string(&path) {
         Ok(text) => match credentials_file::parse(&text, "default") {
@@ -36,10 +41,21 @@ pub(super) fn open(data_dir: &Path) -> Result<Credentials, CredentialsError> {
             let credentials = Credentials::generate()?;
             credentials_file::write(&path, &credentials)
                 .map_err(|source| CredentialsError::Write { path, source })?;
+            if let Some(owner) = owner {
+                match caller_of_sudo() {
+                    Some(user) => data_dir::let_through(data_dir, credentials_file::FILE_NAME, user)?,
+                    None => data_dir::give(&data_dir.join(credentials_file::FILE_NAME), owner)?,
+                }
+            }
             Ok(credentials)
         }
         Err(source) => Err(CredentialsError::Read { path, source }),
     }
+}
+
+/// The user who became root with `sudo` to start this.
+fn caller_of_sudo() -> Option<u32> {
+    std::env::var("SUDO_UID").ok()?.parse().ok().filter(|user| *user != 0)
 }
 
 #[cfg(test)]
@@ -49,9 +65,9 @@ mod tests {
     #[test]
     fn the_first_start_makes_what_later_ones_read() {
         let dir = crate::testing::TempDir::new();
-        let first = open(dir.path()).unwrap();
-        assert_eq!(open(dir.path()).unwrap(), first);
+        let first = open(dir.path(), None).unwrap();
+        assert_eq!(open(dir.path(), None).unwrap(), first);
         std::fs::write(dir.path().join("credentials"), "[default]\n").unwrap();
-        assert!(matches!(open(dir.path()), Err(CredentialsError::Incomplete { .. })));
+        assert!(matches!(open(dir.path(), None), Err(CredentialsError::Incomplete { .. })));
     }
 }

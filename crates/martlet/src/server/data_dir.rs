@@ -39,10 +39,12 @@ pub(crate) enum DataDirError {
     Roots { path: PathBuf },
     #[error("{} belongs to user {owner}, and this is user {user}; start Martlet as its owner or name another with --data-dir DIR", path.display())]
     Foreign { path: PathBuf, owner: u32, user: u32 },
-    #[error("cannot make the data directory {} private (mode 0700)", path.display())]
+    #[error("cannot set the mode of the data directory {}", path.display())]
     Protect { path: PathBuf, source: io::Error },
     #[error("cannot give {} to user {}", path.display(), owner.uid)]
     Give { path: PathBuf, owner: Owner, source: io::Error },
+    #[error("cannot give {} to user {user}", path.display())]
+    GiveFile { path: PathBuf, user: u32, source: io::Error },
     #[error("cannot open the lock file {}", path.display())]
     OpenLock { path: PathBuf, source: io::Error },
     #[error("cannot lock {}", path.display())]
@@ -93,11 +95,30 @@ pub(crate) fn prepare(
         adopt(path, owner)?;
         Some(owner)
     };
-    if metadata.permissions().mode() & 0o077 != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
-            .map_err(|source| DataDirError::Protect { path: path.to_owned(), source })?;
+    // Passing through (0711) shows nobody anything; see `let_through`.
+    if metadata.permissions().mode() & 0o066 != 0 {
+        set_mode(path, 0o700)?;
     }
     Ok(owner)
+}
+
+/// Lets everybody pass through the directory, not look at it, so that `reader` can open the one file that is theirs.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn let_through(path: &Path, file: &str, reader: u32) -> Result<(), DataDirError> {
+    let file = path.join(file);
+    std::os::unix::fs::lchown(&file, Some(reader), None).map_err(|source| DataDirError::GiveFile {
+        path: file,
+        user: reader,
+        source,
+    })?;
+    set_mode(path, 0o711)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), DataDirError> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(|source| DataDirError::Protect { path: path.to_owned(), source })
 }
 
 /// Takes the directory's lock, or tells who has it.
@@ -168,6 +189,14 @@ fn adopt(path: &Path, owner: Owner) -> Result<(), DataDirError> {
             return Err(DataDirError::Roots { path: path.to_owned() });
         }
     }
+    give(path, owner)
+}
+
+/// Gives a file or directory to `owner`.
+///
+/// # Errors
+/// [`DataDirError::Give`].
+pub(crate) fn give(path: &Path, owner: Owner) -> Result<(), DataDirError> {
     std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid)).map_err(|source| DataDirError::Give {
         path: path.to_owned(),
         owner,
@@ -280,6 +309,12 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         prepare(&mut path, "4711", &Origin::Flag("user".into())).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+
+        std::fs::write(path.join("credentials"), "").unwrap();
+        let me = rustix::process::getuid().as_raw();
+        let_through(&path, "credentials", me).unwrap();
+        prepare(&mut path, "4711", &Origin::Flag("user".into())).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o711);
     }
 
     #[test]

@@ -12,10 +12,12 @@ use crate::cli::{Output, UpArgs};
 use crate::commands::CommandError;
 use crate::config::{Config, Inputs, Layers};
 use crate::terminal;
+use credentials::CredentialsError;
 use data_dir::{DataDirError, PrivilegeError};
 use isolation::IsolationError;
 use martlet_environment::Runtimes;
 use martlet_gateway::Shutdown;
+use martlet_identity::Credentials;
 use martlet_sandbox::LauncherProcess;
 use rooms::{Rooms, RoomsError};
 use std::io;
@@ -37,6 +39,8 @@ pub(crate) enum UpError {
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Isolation(#[from] IsolationError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
     #[error("cannot start the server's threads")]
@@ -70,6 +74,7 @@ struct Booted {
     config: Config,
     listener: TcpListener,
     launcher: LauncherProcess,
+    credentials: Credentials,
     runtimes: Runtimes,
 }
 
@@ -113,21 +118,23 @@ fn boot(config: &mut Config, layers: &Layers) -> Result<(Booted, data_dir::DataD
         .map_err(|source| UpError::Listen { address: config.listen, source })?;
     // The launcher is another process of this binary: before any thread, and with what privileges there are.
     let launcher = isolation::start_launcher(config)?;
-    // Before privileges go: interpreters may lie where only the user who starts the server can look.
+    // Before privileges go: the key may belong to whoever called sudo, and interpreters may lie where only root
+    // can look.
+    let credentials = credentials::open(&config.data_dir, owner)?;
     let runtimes = Runtimes::discover(&config.runtime_paths);
     if let Some(owner) = owner {
         data_dir::drop_privileges(owner, &config.data_dir)?;
     }
-    Ok((Booted { config: config.clone(), listener, launcher, runtimes }, lock))
+    Ok((Booted { config: config.clone(), listener, launcher, credentials, runtimes }, lock))
 }
 
 async fn serve(booted: Booted, output: Output) -> Result<ExitCode, UpError> {
-    let Booted { config, listener, launcher, runtimes } = booted;
+    let Booted { config, listener, launcher, credentials, runtimes } = booted;
     let mut signals = StopSignals::watch().map_err(UpError::Signals)?;
     let in_force = launcher.in_force().clone();
     let launcher = launcher.connect().map_err(UpError::Launcher)?;
     let names: Vec<String> = runtimes.names().iter().map(ToString::to_string).collect();
-    let rooms = Rooms::open(&config, launcher.clone(), runtimes, &in_force).await?;
+    let rooms = Rooms::open(&config, launcher.clone(), &credentials, runtimes, &in_force).await?;
 
     let listen = |source| UpError::Listen { address: config.listen, source };
     listener.set_nonblocking(true).map_err(listen)?;

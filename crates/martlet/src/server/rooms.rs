@@ -1,6 +1,5 @@
 //! All rooms, opened in the order in which they need each other: the only place that knows every one of them.
 
-use super::credentials::{self, CredentialsError};
 use super::health;
 use crate::config::Config;
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use http::{Response, StatusCode};
 use martlet_aws::pipeline::{Internal, Pipeline};
 use martlet_environment::Runtimes;
 use martlet_gateway::{GatewayOptions, Head};
-use martlet_identity::{Authenticator, Caller, Keyring, Mode};
+use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode};
 use martlet_sandbox::{InForce, Launcher};
 use martlet_store::{Store, StoreError};
 use martlet_telemetry::{Telemetry, TelemetryError, TelemetryOptions, system_clock};
@@ -19,8 +18,6 @@ use tokio::time::Instant;
 /// Why a room did not open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoomsError {
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
     #[error("cannot open the store")]
     Store(#[source] StoreError),
     #[error("cannot open the log store")]
@@ -39,11 +36,11 @@ impl Rooms {
     pub(super) async fn open(
         config: &Config,
         launcher: Launcher,
+        credentials: &Credentials,
         runtimes: Runtimes,
         in_force: &InForce,
     ) -> Result<Self, RoomsError> {
         let _ = launcher;
-        let credentials = credentials::open(&config.data_dir)?;
         let store = martlet_store::open_embedded(&config.data_dir).map_err(RoomsError::Store)?;
         let options = TelemetryOptions {
             retention_days: config.log_retention_days,
@@ -52,7 +49,7 @@ impl Rooms {
         };
         let telemetry = Telemetry::open(&config.data_dir, options).map_err(RoomsError::Telemetry)?;
 
-        let keyring = Keyring::new().with(&credentials, config.account_id.clone(), "default");
+        let keyring = Keyring::new().with(credentials, config.account_id.clone(), "default");
         let mode = if config.dev { Mode::Dev(config.account_id.clone()) } else { Mode::Enforced };
         let own = OwnRoutes { health: health::document(config, in_force, &runtimes) };
         let pipeline =
