@@ -53,6 +53,21 @@ pub(crate) fn try_next(commands: &[String]) {
     }
 }
 
+/// How this program is called: a path where it was called by one, for it may not be on the PATH then.
+pub(crate) fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    if called.contains('/') { shell_word(&called) } else { "martlet".to_owned() }
+}
+
+/// A word as a shell reads it back.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Prints an error with everything that caused it, once, and what to do about it.
 pub(crate) fn report(error: &dyn Error, hint: Option<&str>) {
     eprintln!("{} {error}", red("error:"));
@@ -141,6 +156,12 @@ mod tests {
         let mut table = Table::new(&["NAME", "SIZE"]);
         table.row(vec!["a-long-name".into(), "1 B".into()]);
         assert_eq!(table.to_string(), "NAME         SIZE\na-long-name  1 B\n");
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(shell_word("/var/lib/martlet"), "/var/lib/martlet");
+        assert_eq!(shell_word("/a b/it's"), r"'/a b/it'\''s'");
     }
 
     #[test]

@@ -96,9 +96,10 @@ pub(super) async fn run(
         Output::Json => print_json(&configuration),
         Output::Text => {
             terminal::print_line(text(&configuration, "FunctionArn"));
+            let program = terminal::program();
             terminal::try_next(&[
-                format!("martlet invoke {name} --payload '{{}}' --tail"),
-                format!("martlet logs {name}"),
+                format!("{program} invoke {name} --payload '{{}}' --tail"),
+                format!("{program} logs {name}"),
             ]);
         }
     }

@@ -16,7 +16,7 @@ pub(super) async fn run(
     let functions = pages(client).await?;
     if functions.is_empty() && output == Output::Text {
         terminal::progress("No functions yet.");
-        terminal::try_next(&["martlet deploy PATH".into()]);
+        terminal::try_next(&[format!("{} deploy PATH", terminal::program())]);
         return Ok(ExitCode::SUCCESS);
     }
     let verbose = arguments.verbose;

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Isolation, Tmp};
 use crate::credentials_file::FILE_NAME;
-use crate::terminal::{bold, cyan, yellow};
+use crate::terminal::{bold, cyan, program, shell_word, yellow};
 use martlet_sandbox::InForce;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -44,7 +44,7 @@ pub(super) fn text(config: &Config, address: SocketAddr, in_force: &InForce, run
             "export AWS_SHARED_CREDENTIALS_FILE={}",
             shell_word(&config.data_dir.join(FILE_NAME).to_string_lossy())
         ),
-        "martlet deploy PATH".to_owned(),
+        format!("{} deploy PATH", program()),
     ];
     let exports: String = exports.iter().map(|line| format!("  {}\n", cyan(line))).collect();
     let title = bold(format_args!("Martlet {} is ready.", env!("CARGO_PKG_VERSION")));
@@ -111,15 +111,6 @@ fn isolation(in_force: &InForce) -> String {
     parts.join(", ")
 }
 
-/// A word as a shell reads it back.
-fn shell_word(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,11 +120,5 @@ mod tests {
         assert_eq!(endpoint("127.0.0.1:4566".parse().unwrap()), "http://127.0.0.1:4566");
         assert_eq!(endpoint("0.0.0.0:80".parse().unwrap()), "http://127.0.0.1:80");
         assert_eq!(endpoint("[::]:80".parse().unwrap()), "http://[::1]:80");
-    }
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_split_them() {
-        assert_eq!(shell_word("/var/lib/martlet"), "/var/lib/martlet");
-        assert_eq!(shell_word("/a b/it's"), r"'/a b/it'\''s'");
     }
 }
