@@ -143,7 +143,7 @@ impl World {
     fn carry_out(&mut self, index: usize, luck: u64) {
         let action = self.pending.swap_remove(index % self.pending.len());
         let input = match action {
-            Action::Lease { .. } if luck % 7 == 0 => Input::LeaseFailed,
+            Action::Lease { .. } if luck.is_multiple_of(7) => Input::LeaseFailed,
             Action::Lease { max, until } => {
                 let now = self.now;
                 let mut leases = Vec::new();
@@ -168,7 +168,7 @@ impl World {
                 }
                 Input::Finished { lease, outcome }
             }
-            Action::Settle(settlement) if luck % 6 == 0 => Input::SettleFailed(settlement),
+            Action::Settle(settlement) if luck.is_multiple_of(6) => Input::SettleFailed(settlement),
             Action::Settle(Settlement::Done(lease)) => {
                 self.log.remove(&lease.position);
                 Input::Settled

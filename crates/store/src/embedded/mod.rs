@@ -6,6 +6,8 @@ mod kv;
 mod log;
 mod readers;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use crate::kv::{Change, WATCH_BACKLOG};
 use crate::{Answer, Store, StoreError};
