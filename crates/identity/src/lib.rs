@@ -9,6 +9,7 @@ mod claim;
 mod error;
 mod key;
 mod keyring;
+mod presented;
 mod sign;
 mod time;
 mod verify;

@@ -5,6 +5,7 @@ use crate::claim::{Claim, RequestHead};
 use crate::error::AuthError;
 use crate::key::{self, Scope, Scopes};
 use crate::keyring::{Keyring, Principal};
+use crate::presented::{self, Presented};
 use crate::time::AmzDate;
 use hmac::Mac;
 use martlet_model::{AccountId, Region, Timestamp};
@@ -67,14 +68,21 @@ impl Authenticator {
             if head.headers.contains_key(http::header::ORIGIN) {
                 return Err(AuthError::CrossOrigin);
             }
-            return Claim::read_leniently(head, now);
+            return presented::read_leniently(head, now);
         }
-        let claim = Claim::read(head)?;
-        if claim.session_token || self.keyring.find(claim.access_key()).is_none() {
+        // The order is AWS's: what it tells first is told first here.
+        let presented = Presented::read(head)?;
+        let (date, life) = (presented.date()?, presented.life()?);
+        check_date(date, life, AmzDate::at(now))?;
+        check_signed_headers(&presented.signed_headers, head)?;
+        presented.check_algorithm()?;
+        let mut claim = Claim::new(&presented.credential, date)?;
+        if presented.session_token || self.keyring.find(claim.access_key()).is_none() {
             return Err(AuthError::UnknownKey);
         }
-        check_date(&claim, now)?;
-        check_signed_headers(&claim, head)?;
+        claim.signed_headers = presented.signed_headers.into();
+        claim.signature = presented.signature.into();
+        claim.expires = life;
         Ok(claim)
     }
 
@@ -130,8 +138,7 @@ impl Authenticator {
     }
 }
 
-fn check_date(claim: &Claim, now: Timestamp) -> Result<(), AuthError> {
-    let (date, now) = (claim.date, AmzDate::at(now));
+fn check_date(date: AmzDate, life: Option<u64>, now: AmzDate) -> Result<(), AuthError> {
     if date.seconds() > now.seconds() + WINDOW {
         return Err(AuthError::Invalid(format!(
             "Signature not yet current: {} is still later than {} ({} + 15 min.)",
@@ -140,7 +147,7 @@ fn check_date(claim: &Claim, now: Timestamp) -> Result<(), AuthError> {
             now.as_str()
         )));
     }
-    let life = claim.expires.unwrap_or(WINDOW);
+    let life = life.unwrap_or(WINDOW);
     if date.seconds() + life < now.seconds() {
         let life_text =
             if life.is_multiple_of(60) { format!("{} min.", life / 60) } else { format!("{life} sec.") };
@@ -155,8 +162,8 @@ fn check_date(claim: &Claim, now: Timestamp) -> Result<(), AuthError> {
 }
 
 /// `host` and every `x-amz-*` header that is there must be signed: an unsigned one could have been added on the way.
-fn check_signed_headers(claim: &Claim, head: &RequestHead<'_>) -> Result<(), AuthError> {
-    let signed = |name: &str| claim.signed_headers.split(';').any(|signed| signed == name);
+fn check_signed_headers(signed_headers: &str, head: &RequestHead<'_>) -> Result<(), AuthError> {
+    let signed = |name: &str| signed_headers.split(';').any(|signed| signed == name);
     if !signed("host") {
         let text = "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.";
         return Err(AuthError::Invalid(text.to_owned()));
