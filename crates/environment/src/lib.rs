@@ -6,10 +6,13 @@ mod frame;
 mod life;
 mod log;
 mod outcome;
+mod runtime_api;
 mod runtimes;
+mod variables;
 
 pub use outcome::{Completed, Completion, FunctionError};
 pub use runtimes::{Interpreter, MissingRuntime, Places, Runtimes};
+pub use variables::is_reserved;
 
 use martlet_model::FunctionVersion;
 use std::path::PathBuf;

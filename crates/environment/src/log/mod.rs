@@ -2,8 +2,10 @@
 
 mod journal;
 mod lines;
+mod pipe;
 mod records;
 
 pub(crate) use journal::Journal;
 pub(crate) use lines::{InitPhase, InitStatus, Lines, Report, Status};
+pub(crate) use pipe::LogPipe;
 pub(crate) use records::{Record, Splitter};
