@@ -84,7 +84,8 @@ impl Functions {
         }
     }
 
-    fn refers_to(&self, digest: &Digest) -> bool {
+    /// Whether a record refers to the package.
+    pub(crate) fn refers_to(&self, digest: &Digest) -> bool {
         let digest = digest.to_string();
         self.inner.shown.all().iter().any(|f| f.snapshot.codes().any(|code| code.digest == digest))
     }

@@ -252,7 +252,7 @@ fn publish_into(mut change: Change, description: Option<String>, stamp: &Stamp) 
         version.version.configuration.description = description;
     }
     version.state = if ready { State::Active } else { State::Pending };
-    version.update = None;
+    version.update = ready.then_some(Update::Successful);
     change.put.insert(number, version);
     (number, change)
 }
@@ -285,9 +285,11 @@ pub(crate) fn settle(now: &Snapshot, digest: &str, outcome: &Outcome, stamp: &St
             changed = true;
             let mut version = VersionRecord::clone(version);
             version.revision_id = stamp.id(Version::Published(*number));
-            version.state = match outcome {
-                Outcome::Ready => State::Active,
-                Outcome::Failed(reason) => State::Failed(reason.clone()),
+            (version.state, version.update) = match outcome {
+                Outcome::Ready => (State::Active, Some(Update::Successful)),
+                Outcome::Failed(reason) => {
+                    (State::Failed(reason.clone()), Some(Update::Failed(reason.clone())))
+                }
             };
             change.put.insert(*number, version);
         }

@@ -49,7 +49,7 @@ pub struct VersionRecord {
     pub modified: Timestamp,
     /// Whether it can be invoked.
     pub state: State,
-    /// The latest update; `None` before the first activation and for published versions.
+    /// How its latest update went, the creation included; `None` while that one lasts.
     pub update: Option<Update>,
     /// Whether environment variables were ever given, be it none: what was never given is not shown.
     pub environment_given: bool,

@@ -206,6 +206,17 @@ impl Functions {
         self.inner.shown.usage(account, region)
     }
 
+    /// The zip file with this digest; `None` when no function has it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn zip(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        if !self.refers_to(digest) {
+            return Ok(None);
+        }
+        self.inner.store.blobs.get(digest).await
+    }
+
     /// Creates a function, and returns what it is: pending, with its package checked and stored, and unpacked soon.
     /// With `publish`, what is returned is version 1.
     ///

@@ -1,6 +1,8 @@
 //! The server may die at any step. Whatever it had answered is there afterwards, whatever it had not is there wholly
 //! or not at all, and nothing is left behind.
 
+#![allow(clippy::unwrap_used, reason = "these are tests, though the lint does not see it in helpers")]
+
 mod common;
 
 use bytes::Bytes;

@@ -1,1 +1,184 @@
-//! AWS Lambda.
+//! AWS Lambda: the operations that are built, one small file each, over [`Functions`] and [`Invocations`].
+//!
+//! What the service model says about members is checked before a handler runs; the handlers say the rest, in AWS's
+//! words where AWS has words for it.
+
+mod account;
+mod code;
+mod configuration;
+mod create;
+mod delete;
+mod errors;
+mod get;
+mod invocations;
+mod invoke;
+mod list;
+mod named;
+mod packages;
+mod paging;
+mod request;
+mod tags;
+mod update_code;
+mod update_configuration;
+mod versions;
+
+pub use invocations::{EngineInvocations, Invocations};
+pub use packages::{Downloads, PACKAGES_PREFIX};
+
+use crate::models;
+use crate::pipeline::{Operation, Service, ServiceError};
+use martlet_environment::Runtimes;
+use martlet_functions::Functions;
+use martlet_model::limits;
+use std::sync::Arc;
+
+/// Largest body of a request that carries a package: 50 MB of zip file as base64, and the rest.
+const PACKAGE_BODY_BYTES: usize = 70_167_211;
+
+/// What the handlers of Lambda's operations work with.
+pub struct Lambda {
+    /// The control plane.
+    pub functions: Functions,
+    /// What functions may ask for as their runtime.
+    pub runtimes: Runtimes,
+    /// What runs them.
+    pub invocations: Arc<dyn Invocations>,
+    /// What makes links to packages, and answers them.
+    pub downloads: Arc<Downloads>,
+    /// The account's limit of concurrent executions, to be told.
+    pub concurrency: u32,
+}
+
+impl Lambda {
+    /// Lambda's front end.
+    ///
+    /// # Errors
+    /// The table below does not fit the service model: a mistake in this file.
+    pub fn service(self) -> Result<Service, ServiceError> {
+        Service::builder(models::LAMBDA, Arc::new(self))?
+            .on(CREATE, create::create_function)?
+            .on(GET, get::get_function)?
+            .on(GET_CONFIGURATION, get::get_function_configuration)?
+            .on(UPDATE_CODE, update_code::update_function_code)?
+            .on(UPDATE_CONFIGURATION, update_configuration::update_function_configuration)?
+            .on(DELETE, delete::delete_function)?
+            .on(LIST, list::list_functions)?
+            .on(ACCOUNT, account::get_account_settings)?
+            .on(TAG, tags::tag_resource)?
+            .on(UNTAG, tags::untag_resource)?
+            .on(LIST_TAGS, tags::list_tags)?
+            .on(PUBLISH, versions::publish_version)?
+            .on(LIST_VERSIONS, versions::list_versions_by_function)?
+            .on(INVOKE, invoke::invoke)
+            .map(|builder| builder.build())
+    }
+}
+
+/// Values of members that are not built which ask for nothing: they are what a function has without them.
+const OFF: &[(&str, &str)] = &[("TracingConfig.Mode", "PassThrough"), ("SnapStart.ApplyOn", "None")];
+
+const CREATE: Operation = Operation::new(
+    "CreateFunction",
+    "lambda:CreateFunction",
+    &[
+        "FunctionName",
+        "Runtime",
+        "Role",
+        "Handler",
+        "Code.ZipFile",
+        "Code.S3Bucket",
+        "Code.S3Key",
+        "Code.S3ObjectVersion",
+        "Code.ImageUri",
+        "Description",
+        "Timeout",
+        "MemorySize",
+        "Publish",
+        "PackageType",
+        "Environment",
+        "Tags",
+        "Architectures",
+        "EphemeralStorage",
+        "LoggingConfig",
+    ],
+)
+.harmless(OFF)
+.body_limit(PACKAGE_BODY_BYTES);
+
+const GET: Operation = Operation::new("GetFunction", "lambda:GetFunction", &["FunctionName", "Qualifier"]);
+
+const GET_CONFIGURATION: Operation = Operation::new(
+    "GetFunctionConfiguration",
+    "lambda:GetFunctionConfiguration",
+    &["FunctionName", "Qualifier"],
+);
+
+const UPDATE_CODE: Operation = Operation::new(
+    "UpdateFunctionCode",
+    "lambda:UpdateFunctionCode",
+    &[
+        "FunctionName",
+        "ZipFile",
+        "S3Bucket",
+        "S3Key",
+        "S3ObjectVersion",
+        "ImageUri",
+        "Architectures",
+        "Publish",
+        "DryRun",
+        "RevisionId",
+    ],
+)
+.body_limit(PACKAGE_BODY_BYTES);
+
+const UPDATE_CONFIGURATION: Operation = Operation::new(
+    "UpdateFunctionConfiguration",
+    "lambda:UpdateFunctionConfiguration",
+    &[
+        "FunctionName",
+        "Role",
+        "Handler",
+        "Description",
+        "Timeout",
+        "MemorySize",
+        "Environment",
+        "Runtime",
+        "RevisionId",
+        "EphemeralStorage",
+        "LoggingConfig",
+    ],
+)
+.harmless(OFF);
+
+const DELETE: Operation =
+    Operation::new("DeleteFunction", "lambda:DeleteFunction", &["FunctionName", "Qualifier"]);
+
+const LIST: Operation =
+    Operation::new("ListFunctions", "lambda:ListFunctions", &["FunctionVersion", "Marker", "MaxItems"]);
+
+const ACCOUNT: Operation = Operation::new("GetAccountSettings", "lambda:GetAccountSettings", &[]);
+
+const TAG: Operation = Operation::new("TagResource", "lambda:TagResource", &["Resource", "Tags"]);
+
+const UNTAG: Operation = Operation::new("UntagResource", "lambda:UntagResource", &["Resource", "TagKeys"]);
+
+const LIST_TAGS: Operation = Operation::new("ListTags", "lambda:ListTags", &["Resource"]);
+
+const PUBLISH: Operation = Operation::new(
+    "PublishVersion",
+    "lambda:PublishVersion",
+    &["FunctionName", "CodeSha256", "Description", "RevisionId"],
+);
+
+const LIST_VERSIONS: Operation = Operation::new(
+    "ListVersionsByFunction",
+    "lambda:ListVersionsByFunction",
+    &["FunctionName", "Marker", "MaxItems"],
+);
+
+const INVOKE: Operation = Operation::new(
+    "Invoke",
+    "lambda:InvokeFunction",
+    &["FunctionName", "InvocationType", "LogType", "ClientContext", "Payload", "Qualifier"],
+)
+.body_limit(limits::SYNC_REQUEST_BYTES);

@@ -1,0 +1,53 @@
+//! What Invoke needs of the rooms that run functions.
+
+use martlet_engine::{Engine, Host, Rejected};
+use martlet_environment::{Completed, Deployment};
+use martlet_events::{AcceptError, AsyncInvocations, Event};
+use martlet_model::Invocation;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Runs invocations, now or later.
+pub trait Invocations: Send + Sync + 'static {
+    /// Runs one now; a failure of the function is an answer, not an error. Once polled it goes on when the future is
+    /// dropped.
+    fn run<'a>(
+        &'a self,
+        deployment: &'a Arc<Deployment>,
+        invocation: Invocation,
+    ) -> BoxFuture<'a, Result<Completed, Rejected>>;
+
+    /// Takes one that may run later. It is on stable storage when this resolves to `Ok`.
+    fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>>;
+}
+
+/// The engine for now, and the queue of events for later.
+pub struct EngineInvocations<H: Host> {
+    engine: Engine<H>,
+    events: AsyncInvocations,
+}
+
+impl<H: Host> EngineInvocations<H> {
+    /// Both together.
+    #[must_use]
+    pub fn new(engine: Engine<H>, events: AsyncInvocations) -> Self {
+        Self { engine, events }
+    }
+}
+
+impl<H: Host> Invocations for EngineInvocations<H> {
+    fn run<'a>(
+        &'a self,
+        deployment: &'a Arc<Deployment>,
+        invocation: Invocation,
+    ) -> BoxFuture<'a, Result<Completed, Rejected>> {
+        Box::pin(self.engine.invoke(deployment, invocation))
+    }
+
+    fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>> {
+        Box::pin(self.events.accept(event))
+    }
+}

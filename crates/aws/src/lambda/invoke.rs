@@ -1,0 +1,128 @@
+//! Invoke.
+
+use super::Lambda;
+use super::errors::{internal, unresolved};
+use super::named::Named;
+use crate::pipeline::Ctx;
+use crate::protocol::{ApiError, Input, Output, well_formed};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use martlet_engine::Rejected;
+use martlet_events::Event;
+use martlet_model::{Invocation, Timestamp, limits};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+const TRACE_HEADER: &str = "x-amzn-trace-id";
+/// Longest trace header that is passed on; a proper one has about a hundred characters.
+const LONGEST_TRACE: usize = 512;
+
+pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
+    let name = input.text("FunctionName").unwrap_or_default();
+    let named = Named::read(&ctx, "InvokeFunction", name, input.text("Qualifier"))?;
+    let deployment =
+        lambda.functions.resolve(&named.function, named.qualifier.as_ref()).map_err(unresolved)?;
+    // A payload left out is an empty object to the function.
+    let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
+    well_formed(&payload)?;
+    match input.text("InvocationType") {
+        Some("DryRun") => return Ok(Output::empty().status(204)),
+        Some("Event") => {
+            if payload.len() > limits::ASYNC_REQUEST_BYTES {
+                return Err(too_large_for_an_event(payload.len()));
+            }
+            let event = Event {
+                request_id: ctx.request_id.clone(),
+                function: named.function,
+                qualifier: named.qualifier.map(|qualifier| qualifier.to_string()),
+                version: deployment.version.version,
+                payload,
+                trace_id: trace_id(&ctx),
+                accepted: ctx.received,
+            };
+            lambda.invocations.accept(event).await.map_err(|error| internal(&error))?;
+            return Ok(Output::empty().status(202));
+        }
+        _ => {}
+    }
+    let invocation = Invocation {
+        request_id: ctx.request_id.clone(),
+        invoked_arn: named.arn(),
+        payload,
+        client_context: input.text("ClientContext").map(client_context).transpose()?,
+        trace_id: trace_id(&ctx),
+        accepted: ctx.received,
+    };
+    let completed =
+        lambda.invocations.run(&deployment, invocation).await.map_err(|error| rejected(&error))?;
+    let mut output =
+        Output::payload(completed.payload).header("ExecutedVersion", deployment.version.version.to_string());
+    if let Some(error) = completed.function_error {
+        output = output.header("FunctionError", error.as_str());
+    }
+    if input.text("LogType") == Some("Tail") {
+        output = output.header("LogResult", STANDARD.encode(&completed.log_tail));
+    }
+    Ok(output)
+}
+
+fn too_large_for_an_event(bytes: usize) -> ApiError {
+    let text = format!(
+        "{bytes} byte payload is too large for the Event invocation type (limit {} bytes)",
+        limits::ASYNC_REQUEST_BYTES
+    );
+    ApiError::new("RequestTooLargeException", text)
+}
+
+/// The JSON text in base64 that a mobile SDK sends along.
+fn client_context(encoded: &str) -> Result<String, ApiError> {
+    let refused = |text: &str| ApiError::new("InvalidRequestContentException", text);
+    if encoded.len() > limits::CLIENT_CONTEXT_BYTES {
+        return Err(refused("Client context must be no more than 3583 bytes when base64-encoded."));
+    }
+    let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let object =
+        decoded.filter(|text| text.trim_start().starts_with('{') && well_formed(text.as_bytes()).is_ok());
+    object.ok_or_else(|| refused("Client context must be a valid Base64-encoded JSON object."))
+}
+
+/// The trace that the caller is part of, or the beginning of a new one that nobody samples.
+fn trace_id(ctx: &Ctx) -> String {
+    let given = ctx.header(TRACE_HEADER).filter(|header| {
+        header.len() <= LONGEST_TRACE && header.contains("Root=") && !header.bytes().any(|byte| byte < b' ')
+    });
+    given.map_or_else(|| new_trace(ctx.received), str::to_owned)
+}
+
+fn new_trace(now: Timestamp) -> String {
+    let mut random = [0_u8; 20];
+    // Without randomness traces look alike, which hurts nobody who invokes.
+    let _ = getrandom::fill(&mut random);
+    let mut trace = format!("Root=1-{:08x}-", now.0 / 1000);
+    for (at, byte) in random.iter().enumerate() {
+        if at == 12 {
+            trace.push_str(";Parent=");
+        }
+        let _ = write!(trace, "{byte:02x}");
+    }
+    trace.push_str(";Sampled=0");
+    trace
+}
+
+fn rejected(rejected: &Rejected) -> ApiError {
+    match rejected {
+        Rejected::Throttled { .. } => ApiError::new("TooManyRequestsException", "Rate Exceeded.")
+            .with("Reason", "ConcurrentInvocationLimitExceeded")
+            .with("retryAfterSeconds", "1"),
+        // The same on every try, so no error that clients retry.
+        Rejected::TooLarge { .. } => {
+            super::errors::invalid(format!("This machine cannot run it: {rejected}"))
+        }
+        Rejected::Closing => {
+            ApiError::new("ServiceUnavailableException", "The server is shutting down; try again")
+                .with_status(503)
+        }
+        Rejected::StartFailed(_) | Rejected::KeepsDying(_) => internal(rejected),
+    }
+}

@@ -1,0 +1,257 @@
+//! The members that describe a function, in CreateFunction and UpdateFunctionConfiguration alike.
+
+use super::code::CodeSource;
+use super::errors::{above, invalid};
+use crate::protocol::ApiError;
+use martlet_environment::Runtimes;
+use martlet_functions::Settings;
+use martlet_model::function::{LogFormat, Logging};
+use martlet_model::{Configuration, RuntimeName, limits};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Every member that one of the two operations has; the service model says which.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct FunctionRequest {
+    pub(super) function_name: String,
+    pub(super) code: Option<CodeSource>,
+    pub(super) package_type: Option<String>,
+    pub(super) architectures: Option<Vec<String>>,
+    pub(super) publish: Option<bool>,
+    pub(super) tags: Option<BTreeMap<String, String>>,
+    pub(super) revision_id: Option<String>,
+    runtime: Option<String>,
+    role: Option<String>,
+    handler: Option<String>,
+    description: Option<String>,
+    timeout: Option<u32>,
+    memory_size: Option<u32>,
+    environment: Option<Environment>,
+    ephemeral_storage: Option<EphemeralStorage>,
+    logging_config: Option<LoggingConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Environment {
+    variables: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EphemeralStorage {
+    size: u32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct LoggingConfig {
+    log_format: Option<String>,
+    application_log_level: Option<String>,
+    system_log_level: Option<String>,
+    log_group: Option<String>,
+}
+
+/// Settings that were asked for and found right; those that were not asked for are absent.
+#[derive(Debug, Default)]
+pub(super) struct Edit {
+    runtime: Option<RuntimeName>,
+    role: Option<String>,
+    handler: Option<String>,
+    description: Option<String>,
+    timeout_seconds: Option<u32>,
+    memory_mb: Option<u32>,
+    ephemeral_mb: Option<u32>,
+    environment: Option<BTreeMap<String, String>>,
+    logging: Option<LoggingConfig>,
+}
+
+/// Variables that belong to the environment itself. A function may not bring its own.
+const RESERVED: &[&str] = &[
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_LAMBDA_METADATA_API",
+    "AWS_LAMBDA_METADATA_TOKEN",
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SESSION_TOKEN",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+    "_HANDLER",
+    "_X_AMZN_TRACE_ID",
+];
+
+const MANDATORY: &str =
+    "Runtime and Handler are mandatory parameters for functions created with deployment packages.";
+
+impl FunctionRequest {
+    /// Checks what the service model cannot: this machine's runtimes, the limits of ordinary functions, and what
+    /// has to fit together.
+    pub(super) fn check(&mut self, runtimes: &Runtimes) -> Result<Edit, ApiError> {
+        let runtime = self.runtime.take().map(RuntimeName::new);
+        if let Some(runtime) = &runtime {
+            runtimes.check(runtime).map_err(|missing| invalid(missing.to_string()))?;
+        }
+        if self.handler.as_ref().is_some_and(String::is_empty) {
+            return Err(invalid(MANDATORY));
+        }
+        let at_most = |value: Option<u32>, member: &str, most: u32| match value {
+            Some(value) if value > most => Err(above(value, member, most)),
+            value => Ok(value),
+        };
+        let environment = self.environment.take();
+        if let Some(variables) = environment.as_ref().and_then(|environment| environment.variables.as_ref()) {
+            check_variables(variables)?;
+        }
+        if let Some(logging) = &self.logging_config {
+            check_levels(logging)?;
+        }
+        let ephemeral = self.ephemeral_storage.take().map(|storage| storage.size);
+        Ok(Edit {
+            runtime,
+            role: self.role.take(),
+            handler: self.handler.take(),
+            description: self.description.take(),
+            timeout_seconds: at_most(self.timeout, "timeout", limits::TIMEOUT_SECONDS)?,
+            memory_mb: at_most(self.memory_size, "memorySize", limits::MAX_MEMORY_MB)?,
+            ephemeral_mb: at_most(ephemeral, "ephemeralStorage.size", limits::MAX_EPHEMERAL_MB)?,
+            environment: environment.map(|environment| environment.variables.unwrap_or_default()),
+            logging: self.logging_config.take(),
+        })
+    }
+
+    /// The architecture that was asked for, which has to be this machine's.
+    pub(super) fn architecture(asked: Option<&[String]>) -> Result<Option<String>, ApiError> {
+        match asked.and_then(|asked| asked.first()) {
+            None => Ok(None),
+            Some(asked) if asked == this_architecture() => Ok(Some(asked.clone())),
+            Some(asked) => Err(invalid(format!(
+                "The architecture {asked} is not this machine's, which is {}; build the function for that, or leave \
+                 Architectures out",
+                this_architecture()
+            ))),
+        }
+    }
+}
+
+/// This machine's architecture as Lambda calls it.
+pub(super) fn this_architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }
+}
+
+impl Edit {
+    /// The settings of a new function: what was asked for, and Lambda's defaults for the rest.
+    pub(super) fn into_settings(mut self, architecture: Option<String>) -> Result<Settings, ApiError> {
+        let (Some(runtime), Some(handler)) = (self.runtime.take(), self.handler.take()) else {
+            return Err(invalid(MANDATORY));
+        };
+        let configuration = Configuration {
+            runtime,
+            handler,
+            role: String::new(),
+            description: String::new(),
+            timeout_seconds: limits::DEFAULT_TIMEOUT_SECONDS,
+            memory_mb: limits::MIN_MEMORY_MB,
+            ephemeral_mb: limits::MIN_EPHEMERAL_MB,
+            architecture: architecture.unwrap_or_else(|| this_architecture().to_owned()),
+            environment: BTreeMap::new(),
+            logging: Logging::default(),
+        };
+        let mut settings = Settings { configuration, environment_given: false };
+        self.apply(&mut settings);
+        Ok(settings)
+    }
+
+    /// Sets what was asked for and leaves the rest.
+    pub(super) fn apply(self, settings: &mut Settings) {
+        fn set<T>(setting: &mut T, asked: Option<T>) {
+            if let Some(asked) = asked {
+                *setting = asked;
+            }
+        }
+        let configuration = &mut settings.configuration;
+        set(&mut configuration.runtime, self.runtime);
+        set(&mut configuration.role, self.role);
+        set(&mut configuration.handler, self.handler);
+        set(&mut configuration.description, self.description);
+        set(&mut configuration.timeout_seconds, self.timeout_seconds);
+        set(&mut configuration.memory_mb, self.memory_mb);
+        set(&mut configuration.ephemeral_mb, self.ephemeral_mb);
+        settings.environment_given |= self.environment.is_some();
+        set(&mut configuration.environment, self.environment);
+        if let Some(asked) = self.logging {
+            asked.apply(&mut configuration.logging);
+        }
+    }
+}
+
+impl LoggingConfig {
+    fn apply(self, logging: &mut Logging) {
+        match self.log_format.as_deref() {
+            Some("JSON") => logging.format = LogFormat::Json,
+            Some(_) => logging.format = LogFormat::Text,
+            None => {}
+        }
+        match logging.format {
+            LogFormat::Text => (logging.application_level, logging.system_level) = (None, None),
+            LogFormat::Json => {
+                let level = |asked: Option<String>, now: Option<String>| {
+                    asked.or(now).or_else(|| Some("INFO".to_owned()))
+                };
+                logging.application_level =
+                    level(self.application_log_level, logging.application_level.take());
+                logging.system_level = level(self.system_log_level, logging.system_level.take());
+            }
+        }
+        if self.log_group.is_some() {
+            logging.group = self.log_group;
+        }
+    }
+}
+
+fn check_levels(logging: &LoggingConfig) -> Result<(), ApiError> {
+    let levels = logging.application_log_level.is_some() || logging.system_log_level.is_some();
+    if levels && logging.log_format.as_deref() != Some("JSON") {
+        return Err(invalid(
+            "ApplicationLogLevel and SystemLogLevel need LogFormat JSON in the same LoggingConfig",
+        ));
+    }
+    Ok(())
+}
+
+fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    let reserved: Vec<&str> =
+        variables.keys().map(String::as_str).filter(|name| RESERVED.contains(name)).collect();
+    if !reserved.is_empty() {
+        return Err(invalid(format!(
+            "Lambda was unable to configure your environment variables because the environment variables you have \
+             provided contains reserved keys that are currently not supported for modification. Reserved keys used \
+             in this request: {}",
+            reserved.join(", ")
+        )));
+    }
+    if let Some(name) = variables.iter().find_map(|(name, value)| value.contains('\0').then_some(name)) {
+        return Err(invalid(format!("The value of the environment variable {name} has a NUL character")));
+    }
+    // Plain text to text, which always serialises.
+    let measured = serde_json::to_string(variables).unwrap_or_default();
+    if measured.len() > limits::ENVIRONMENT_BYTES {
+        return Err(invalid(format!(
+            "Lambda was unable to configure your environment variables because the environment variables you have \
+             provided exceeded the 4KB limit. String measured: {measured}"
+        )));
+    }
+    Ok(())
+}

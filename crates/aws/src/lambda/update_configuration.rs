@@ -1,0 +1,26 @@
+//! UpdateFunctionConfiguration.
+
+use super::Lambda;
+use super::configuration::FunctionConfiguration;
+use super::errors::refused;
+use super::named::Named;
+use super::request::FunctionRequest;
+use crate::pipeline::Ctx;
+use crate::protocol::{ApiError, Input, Output};
+use std::sync::Arc;
+
+pub(super) async fn update_function_configuration(
+    lambda: Arc<Lambda>,
+    ctx: Ctx,
+    input: Input,
+) -> Result<Output, ApiError> {
+    let mut request: FunctionRequest = input.parse()?;
+    let function = Named::unqualified(&ctx, "UpdateFunctionConfiguration", &request.function_name)?;
+    let edit = request.check(&lambda.runtimes)?;
+    let updated = lambda
+        .functions
+        .update_settings(&function, request.revision_id.take(), |settings| edit.apply(settings))
+        .await
+        .map_err(refused)?;
+    Output::json(&FunctionConfiguration::new(&lambda, &updated, None))
+}
