@@ -94,6 +94,7 @@ struct Inner {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     clock: Clock,
+    retention_days: u32,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -124,7 +125,9 @@ impl Telemetry {
             .spawn(move || writer.run())
             .map_err(failed("start the telemetry thread"))?;
         let readers = Arc::new(Readers::new(&path));
-        Ok(Self { inner: Arc::new(Inner { queue, readers, clock: options.clock, thread: Some(thread) }) })
+        let TelemetryOptions { clock, retention_days, .. } = options;
+        let inner = Inner { queue, readers, clock, retention_days, thread: Some(thread) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Adds events to a stream; group and stream come into being with their first event. `group` is what
@@ -165,6 +168,12 @@ impl Telemetry {
     /// [`TelemetryError::NoSuchGroup`], [`TelemetryError::Engine`].
     pub async fn retain(&self, group: &str, days: Option<u32>) -> Result<(), TelemetryError> {
         self.request(Request::Retain { group: group.into(), days }).await
+    }
+
+    /// How many days the events of groups without a setting of their own are kept; 0 is for ever.
+    #[must_use]
+    pub fn default_retention_days(&self) -> u32 {
+        self.inner.retention_days
     }
 
     /// Numbers for health and metrics.

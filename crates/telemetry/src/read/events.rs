@@ -50,6 +50,7 @@ impl FromStr for Cursor {
 
 impl Cursor {
     const START: Self = Self { timestamp: 0, seq: 0 };
+    const END: Self = Self { timestamp: i64::MAX, seq: i64::MAX };
 
     /// Before every event from `at` on.
     fn before(at: Timestamp) -> Self {
@@ -104,6 +105,28 @@ pub enum PageStart {
     Before(Cursor),
 }
 
+impl PageStart {
+    /// Narrows the range between two places, and tells whether it is walked backwards.
+    fn bounds(self, low: Cursor, high: Cursor) -> (Cursor, Cursor, bool) {
+        match self {
+            Self::Head => (low, high, false),
+            Self::Tail => (low, high, true),
+            Self::After(cursor) => (low.max(cursor), high, false),
+            Self::Before(cursor) => (low, high.min(cursor), true),
+        }
+    }
+
+    /// Begin and end of a page on which there was nothing. Going on in the same direction resumes at the same place;
+    /// turning round there finds the event that the place is at.
+    fn empty_page(self, start: Cursor) -> (Cursor, Cursor) {
+        match self {
+            Self::Head | Self::Tail => (start, start),
+            Self::After(at) => (Cursor { seq: at.seq.saturating_add(1), ..at }, at),
+            Self::Before(at) => (at, Cursor { seq: at.seq.saturating_sub(1), ..at }),
+        }
+    }
+}
+
 /// A page of one stream, in the order of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventPage {
@@ -132,19 +155,20 @@ pub struct FilterQuery {
     pub pattern: Pattern,
     /// Only those of this invocation.
     pub request_id: Option<RequestId>,
-    /// Begin after this place.
-    pub after: Option<Cursor>,
+    /// Where to begin, and in which direction to search.
+    pub from: PageStart,
     /// At most so many; a page also ends at 1 MB, or after looking at 100,000 events.
     pub limit: usize,
 }
 
-/// A page of a search, in the order of time across streams.
+/// A page of a search, ordered by time across streams; a search that goes back has the latest event first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterPage {
     /// The events found.
     pub events: Vec<StoredEvent>,
-    /// Where to go on; `None` when everything was looked at. A page may be empty and not the last.
-    pub next: Option<Cursor>,
+    /// Where to go on in the same direction; `None` when everything was looked at. A page may be empty and not the
+    /// last.
+    pub next: Option<PageStart>,
 }
 
 /// An event as its row has it, without the name of its stream.
@@ -194,12 +218,7 @@ pub(crate) fn events(connection: &Connection, query: &EventQuery) -> Result<Even
     // The group is walked only where the stream has events.
     let lowest = Cursor::before(query.start.map_or(first, |start| start.max(first)));
     let beyond = Cursor::before(query.end.map_or(last.plus_millis(1), |end| end.min(last.plus_millis(1))));
-    let (low, high, back) = match query.from {
-        PageStart::Head => (lowest, beyond, false),
-        PageStart::Tail => (lowest, beyond, true),
-        PageStart::After(cursor) => (lowest.max(cursor), beyond, false),
-        PageStart::Before(cursor) => (lowest, beyond.min(cursor), true),
-    };
+    let (low, high, back) = query.from.bounds(lowest, beyond);
     let direction = if back { "DESC" } else { "ASC" };
     let sql = format!(
         "SELECT {COLUMNS}, request, message FROM events
@@ -229,16 +248,12 @@ pub(crate) fn events(connection: &Connection, query: &EventQuery) -> Result<Even
     if back {
         events.reverse();
     }
-    // A page without events stands where it was asked for, so that what comes later is still after it.
-    let here = match query.from {
-        PageStart::After(cursor) | PageStart::Before(cursor) => cursor,
-        PageStart::Head | PageStart::Tail => query.start.map_or(Cursor::START, Cursor::before),
+    let (begin, end) = match (events.first(), events.last()) {
+        (Some(first), Some(last)) => (first.cursor, last.cursor),
+        // A page without events stands where it was asked for, so that what comes later is still after it.
+        _ => query.from.empty_page(query.start.map_or(Cursor::START, Cursor::before)),
     };
-    Ok(EventPage {
-        begin: events.first().map_or(here, |event| event.cursor),
-        end: events.last().map_or(here, |event| event.cursor),
-        events,
-    })
+    Ok(EventPage { events, end, begin })
 }
 
 pub(crate) fn filter(connection: &Connection, query: &FilterQuery) -> Result<FilterPage, TelemetryError> {
@@ -246,18 +261,22 @@ pub(crate) fn filter(connection: &Connection, query: &FilterQuery) -> Result<Fil
     let mut streams = Streams::chosen(connection, group, query)?;
     let request = query.request_id.as_ref().map(id::to_bytes);
     let start = query.start.map_or(Cursor::START, Cursor::before);
-    let low = query.after.map_or(start, |after| after.max(start));
-    let high = query.end.map_or(i64::MAX, stored);
+    let end = query.end.map_or(Cursor::END, |end| Cursor::before(end.plus_millis(1)));
+    let (low, high, back) = query.from.bounds(start, end);
+    let direction = if back { "DESC" } else { "ASC" };
     let mut run = || {
         let mut statement = connection.prepare_cached(&format!(
             "SELECT {COLUMNS}, request, message FROM events
-             WHERE log_group = ?1 AND (timestamp, seq) > (?2, ?3) AND timestamp <= ?4 ORDER BY timestamp, seq"
+             WHERE log_group = ?1 AND (timestamp, seq) > (?2, ?3) AND (timestamp, seq) < (?4, ?5)
+             ORDER BY timestamp {direction}, seq {direction}"
         ))?;
-        let mut rows = statement.query(params![group, low.timestamp, low.seq, high])?;
-        let (mut events, mut bytes, mut looked_at, mut last) = (Vec::new(), 0, 0, low);
+        let mut rows = statement.query(params![group, low.timestamp, low.seq, high.timestamp, high.seq])?;
+        let (mut events, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        let mut last = if back { high } else { low };
+        let next = |last| Some(if back { PageStart::Before(last) } else { PageStart::After(last) });
         while let Some(row) = rows.next()? {
             if events.len() == query.limit || looked_at == PAGE_ROWS {
-                return Ok(FilterPage { events, next: Some(last) });
+                return Ok(FilterPage { events, next: next(last) });
             }
             let found = found(row)?;
             looked_at += 1;
@@ -271,7 +290,7 @@ pub(crate) fn filter(connection: &Connection, query: &FilterQuery) -> Result<Fil
             {
                 bytes += message.len();
                 if PAGE_BYTES < bytes && !events.is_empty() {
-                    return Ok(FilterPage { events, next: Some(last) });
+                    return Ok(FilterPage { events, next: next(last) });
                 }
                 events.push(found.event(stream, stored_request, message.to_owned()));
             }

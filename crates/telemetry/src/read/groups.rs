@@ -10,6 +10,8 @@ use rusqlite::{Connection, Row, params};
 pub struct GroupQuery {
     /// What their names begin with. With ARNs as names this also chooses account and region.
     pub prefix: String,
+    /// What their names hold after the prefix.
+    pub contains: String,
     /// Begin after the group of this name.
     pub after: Option<String>,
     /// At most so many.
@@ -85,8 +87,11 @@ pub(crate) fn groups(connection: &Connection, query: &GroupQuery) -> Result<Vec<
             && let Some(row) = rows.next()?
         {
             let name: String = row.get(0)?;
-            if !name.starts_with(&query.prefix) {
+            let Some(rest) = name.strip_prefix(&query.prefix) else {
                 break;
+            };
+            if !rest.contains(&query.contains) {
+                continue;
             }
             found.push(GroupInfo {
                 name,

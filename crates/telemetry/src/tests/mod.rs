@@ -70,7 +70,7 @@ impl Bench {
             end: None,
             pattern: Pattern::default(),
             request_id: None,
-            after: None,
+            from: PageStart::Head,
             limit: 10_000,
         };
         change(&mut query);

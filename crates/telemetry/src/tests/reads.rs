@@ -47,6 +47,8 @@ async fn a_stream_is_paged_in_both_directions() {
     let none = bench.page("s", PageStart::After(last.end), 2).await;
     assert!(none.events.is_empty());
     assert_eq!(none.end, last.end, "the end stays where it is");
+    let back = bench.page("s", PageStart::Before(none.begin), 1).await;
+    assert_eq!(messages(&back.events), ["e"], "turning round finds the last event again");
     bench.log("s", &[(50, "f")]);
     assert_eq!(messages(&bench.page("s", PageStart::After(none.end), 2).await.events), ["f"]);
 
@@ -56,7 +58,9 @@ async fn a_stream_is_paged_in_both_directions() {
     assert_eq!(messages(&before.events), ["b", "c", "d"]);
     let first = bench.page("s", PageStart::Before(before.begin), 3).await;
     assert_eq!(messages(&first.events), ["a"]);
-    assert!(bench.page("s", PageStart::Before(first.begin), 3).await.events.is_empty());
+    let none = bench.page("s", PageStart::Before(first.begin), 3).await;
+    assert!(none.events.is_empty() && none.begin == first.begin);
+    assert_eq!(messages(&bench.page("s", PageStart::After(none.end), 1).await.events), ["a"]);
 }
 
 #[tokio::test]
@@ -93,7 +97,8 @@ async fn pages_end_at_a_megabyte() {
     assert_eq!(bench.page("s", PageStart::Head, 9).await.events.len(), 2);
     let page = bench.filter(|_| ()).await;
     assert_eq!(page.events.len(), 2);
-    let rest = bench.filter(|query| query.after = page.next).await;
+    let next = page.next.expect("there is more");
+    let rest = bench.filter(|query| query.from = next).await;
     assert_eq!((rest.events.len(), rest.next), (1, None));
     let giant = "x".repeat(2_000_000);
     bench.log("g", &[(1, &giant)]);
@@ -118,17 +123,17 @@ async fn a_group_is_searched_across_streams() {
     assert_eq!(found(|query| query.start = Some(Timestamp(30))).await, ["fine", "ERROR three"]);
     assert_eq!(found(|query| query.end = Some(Timestamp(10))).await, ["ERROR zero", "ERROR one"]);
 
-    let mut after = None;
-    let mut paged = Vec::new();
-    loop {
-        let page = bench.filter(|query| (query.after, query.limit) = (after, 2)).await;
-        paged.extend(page.events.iter().map(|event| event.timestamp.0));
-        after = page.next;
-        if after.is_none() {
-            break;
+    for (first, expected) in [(PageStart::Head, [5, 10, 20, 30, 40]), (PageStart::Tail, [40, 30, 20, 10, 5])]
+    {
+        let mut from = Some(first);
+        let mut paged = Vec::new();
+        while let Some(start) = from {
+            let page = bench.filter(|query| (query.from, query.limit) = (start, 2)).await;
+            paged.extend(page.events.iter().map(|event| event.timestamp.0));
+            from = page.next;
         }
+        assert_eq!(paged, expected);
     }
-    assert_eq!(paged, [5, 10, 20, 30, 40]);
 }
 
 #[tokio::test]
@@ -138,12 +143,15 @@ async fn groups_and_streams_are_listed_a_page_at_a_time() {
         bench.log_to(name, "s", &[(1, "12345")]);
     }
     let groups = async |prefix: &str, after: Option<&str>, limit| {
-        let query = GroupQuery { prefix: prefix.to_owned(), after: after.map(str::to_owned), limit };
+        let after = after.map(str::to_owned);
+        let query = GroupQuery { prefix: prefix.to_owned(), after, limit, ..GroupQuery::default() };
         let groups = bench.telemetry.groups(query).await.expect("groups");
         groups.into_iter().map(|group| (group.name, group.stored_bytes)).collect::<Vec<_>>()
     };
     assert_eq!(groups("b/", None, 2).await, [("b/1".to_owned(), 31), ("b/2".to_owned(), 31)]);
     assert_eq!(groups("b/", Some("b/2"), 2).await, [("b/3".to_owned(), 31)]);
+    let query = GroupQuery { prefix: "b".into(), contains: "3".into(), after: None, limit: 9 };
+    assert_eq!(bench.telemetry.groups(query).await.expect("groups")[0].name, "b/3");
 
     bench.log("x1", &[(30, "a"), (10, "bb")]);
     bench.log("x2", &[(20, "a")]);
