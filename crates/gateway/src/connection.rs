@@ -7,7 +7,7 @@ use crate::pulse::{Expired, Pulse};
 use crate::serve::Stage;
 use crate::transport::Transport;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -56,7 +56,8 @@ pub(crate) async fn run<D: Door>(
         builder.max_headers(options.max_headers);
     }
     let mut connection = builder.serve_connection(Transport::new(stream, Arc::clone(&pulse)), service);
-    let mut timer = pin!(sleep_until(Instant::now() + options.header_timeout));
+    let opened = Instant::now();
+    let mut timer = pin!(sleep_until(pulse.check(&options, opened).unwrap_or(opened)));
     let mut expired = None;
     let broken = loop {
         tokio::select! {
@@ -101,18 +102,20 @@ async fn respond<D: Door>(
     let admission = match door.admit(&head) {
         Ok(admission) => admission,
         Err(refusal) => {
-            let unread = !discard(&head, body, options).await;
-            return (refusal, unread);
+            let read = discard(&head, body, options).await;
+            return if read { (refusal, false) } else { (last(refusal), true) };
         }
     };
     match collect(body, admission.body_limit, options).await {
         Ok(body) => (door.handle(head, admission.ticket, body, peer).await, false),
-        Err(fault) => {
-            let mut response = door.refuse_body(&head, admission.ticket, fault);
-            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-            (response, true)
-        }
+        Err(fault) => (last(door.refuse_body(&head, admission.ticket, fault)), true),
     }
+}
+
+/// Marks an answer as the connection's last: what follows the request on the wire is the rest of a body.
+fn last(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Reads a small body of a refused request to its end. A client that waits for `100 Continue` is not made to send
@@ -132,7 +135,7 @@ async fn finish(mut stream: TcpStream, expired: Option<Expired>, unread: bool) -
         Some(Expired::Head) => {
             stream
                 .write_all(&plain(StatusCode::REQUEST_TIMEOUT, "The request's head did not arrive in time."))
-                .await?
+                .await?;
         }
         // Closing with data unsent resets the connection, which is what frees its memory now.
         Some(Expired::Write) => return Ok(()),

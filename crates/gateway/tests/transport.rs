@@ -17,7 +17,21 @@ use tokio::sync::Notify;
 struct Echo {
     admitted: AtomicUsize,
     handled: AtomicUsize,
+    /// Handlers whose future is gone, answered or not.
+    gone: AtomicUsize,
     go: Notify,
+}
+
+/// What no socket buffer holds.
+const HUGE: usize = 64 * 1024 * 1024;
+
+/// Counts a handler's end, however it ends.
+struct Leaving<'a>(&'a Echo);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.gone.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 fn text(status: u16, body: impl Into<Bytes>) -> Response {
@@ -46,6 +60,10 @@ impl Door for Echo {
     }
 
     async fn handle(&self, head: Head, (): (), body: Bytes, _: SocketAddr) -> Response {
+        let _leaving = Leaving(self);
+        if head.uri.path() == "/huge" {
+            return text(200, vec![b'a'; HUGE]);
+        }
         if head.uri.path() == "/slow" {
             self.go.notified().await;
         }
@@ -81,6 +99,14 @@ fn impatient() -> GatewayOptions {
 }
 
 impl Server {
+    async fn admitted(&self, count: usize) {
+        reaches(&self.door.admitted, count).await;
+    }
+
+    async fn gone(&self, count: usize) {
+        reaches(&self.door.gone, count).await;
+    }
+
     async fn open(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
@@ -91,6 +117,15 @@ impl Server {
         stream.write_all(bytes).await.unwrap();
         all(&mut stream).await
     }
+}
+
+async fn reaches(counter: &AtomicUsize, count: usize) {
+    let reached = async {
+        while counter.load(Ordering::SeqCst) < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reached).await.expect("it happens within ten seconds");
 }
 
 async fn all(stream: &mut TcpStream) -> String {
@@ -204,12 +239,7 @@ async fn draining_finishes_what_was_admitted_and_takes_nothing_new() {
     idle.read_exact(&mut byte).await.unwrap();
     let mut slow = server.open().await;
     slow.write_all(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-    let both_admitted = async {
-        while server.door.admitted.load(Ordering::SeqCst) < 2 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), both_admitted).await.expect("both requests are read");
+    server.admitted(2).await;
     server.shutdown.drain();
     all(&mut idle).await;
     server.door.go.notify_one();
@@ -217,4 +247,162 @@ async fn draining_finishes_what_was_admitted_and_takes_nothing_new() {
     let served = tokio::time::timeout(Duration::from_secs(10), server.task).await.expect("drained").unwrap();
     assert_eq!(served, Served { aborted: 0 });
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+/// Sends all, only then reads: what many clients do, and what makes a careless server reset its own answer away.
+#[tokio::test]
+async fn refusals_arrive_at_clients_that_only_write_at_first() {
+    let server = server(GatewayOptions::default()).await;
+    for path in ["/refused", "/"] {
+        let mut request =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 20000000\r\n\r\n").into_bytes();
+        request.resize(request.len() + 20_000_000, b'a');
+        let answer = server.exchange(&request).await;
+        assert_eq!(status(&answer), if path == "/refused" { "403" } else { "413" });
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_with_a_small_body_costs_no_connection() {
+    let server = server(GatewayOptions::default()).await;
+    let both = b"POST /refused HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabcGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = server.exchange(both).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn drops_of_a_body_run_out_of_time() {
+    let server = server(impatient()).await;
+    let mut stream = server.open().await;
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n").await.unwrap();
+    let (mut read, mut write) = stream.split();
+    let drip = async {
+        // Each byte comes within the idle time-out; all of them would take a minute.
+        while write.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut answer = vec![];
+    tokio::select! {
+        () = drip => {}
+        end = tokio::time::timeout(Duration::from_secs(10), read.read_to_end(&mut answer)) => drop(end),
+    }
+    assert_eq!(status(&String::from_utf8_lossy(&answer)), "408");
+}
+
+#[tokio::test]
+async fn idle_connections_end_quietly() {
+    let keep_alive_timeout = Duration::from_millis(150);
+    let server = server(GatewayOptions { keep_alive_timeout, ..GatewayOptions::default() }).await;
+    let answer = server.exchange(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "one answer and no word at the end: {answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut() {
+    let write_timeout = Duration::from_millis(150);
+    let server = server(GatewayOptions { write_timeout, ..GatewayOptions::default() }).await;
+    let mut stream = server.open().await;
+    stream.write_all(b"GET /huge HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    server.gone(1).await;
+    // To do nothing for longer than the time-out is the behaviour under test.
+    tokio::time::sleep(write_timeout * 4).await;
+    let mut answer = vec![];
+    let end = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    assert!(end.expect("the connection has ended").is_err() || answer.len() < HUGE, "it was cut, not served");
+}
+
+#[tokio::test]
+async fn what_the_grammar_forbids_is_refused() {
+    let server = server(GatewayOptions::default()).await;
+    let post = |headers: &str| format!("POST / HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\nabc");
+    for headers in [
+        "content-length: -1",
+        "content-length: +3",
+        "content-length: 3, 4",
+        "content-length: three",
+        "content-length: 99999999999999999999999999",
+        "transfer-encoding: gzip",
+        "transfer-encoding: chunked, identity",
+        "na me: x",
+        "name : x",
+        ": x",
+        "name: a\0b",
+        "name",
+    ] {
+        let answer = server.exchange(post(headers).as_bytes()).await;
+        assert!(matches!(status(&answer), "400" | "501"), "{headers}: {answer:?}");
+    }
+    for line in [
+        "GET",
+        "GET /",
+        "GET / HTTP/9.9",
+        "GET / HTTP/1.1 x",
+        "G@T / HTTP/1.1 ",
+        "\u{7f} / HTTP/1.1",
+        "PRI * HTTP/2.0",
+    ] {
+        let answer = server.exchange(format!("{line}\r\nhost: x\r\n\r\n").as_bytes()).await;
+        assert!(matches!(status(&answer), "400" | "505"), "{line}: {answer:?}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000));
+    assert!(matches!(status(&server.exchange(long.as_bytes()).await), "414" | "431"));
+    assert_eq!(server.door.handled.load(Ordering::SeqCst), 0);
+}
+
+/// A request within a request: where a proxy and a server read lengths differently, the second one would be believed.
+#[tokio::test]
+async fn two_lengths_are_never_two_requests() {
+    let server = server(GatewayOptions::default()).await;
+    let smuggled = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut stream = server.open().await;
+    stream.write_all(smuggled).await.unwrap();
+    let answer = all(&mut stream).await;
+    assert!(answer.matches("HTTP/1.1 200").count() <= 1, "{answer}");
+}
+
+#[tokio::test]
+async fn older_clients_are_served_and_let_go() {
+    let server = server(GatewayOptions::default()).await;
+    let answer = server.exchange(b"GET / HTTP/1.0\r\nhost: x\r\n\r\n").await;
+    assert_eq!(status(&answer), "200");
+}
+
+#[tokio::test]
+async fn the_drain_has_an_end() {
+    let drain_timeout = Duration::from_millis(150);
+    let server = server(GatewayOptions { drain_timeout, ..GatewayOptions::default() }).await;
+    let mut slow = server.open().await;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    server.admitted(1).await;
+    server.shutdown.drain();
+    assert_eq!(all(&mut slow).await, "");
+    let served = tokio::time::timeout(Duration::from_secs(10), server.task).await.expect("drained").unwrap();
+    assert_eq!(served, Served { aborted: 1 });
+}
+
+#[tokio::test]
+async fn an_order_to_stop_waits_for_nothing() {
+    let server = server(GatewayOptions::default()).await;
+    let mut slow = server.open().await;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    server.admitted(1).await;
+    server.shutdown.drain();
+    server.shutdown.stop();
+    let served = tokio::time::timeout(Duration::from_secs(10), server.task).await.expect("stopped").unwrap();
+    assert_eq!(served, Served { aborted: 1 });
+    assert_eq!(all(&mut slow).await, "");
+}
+
+/// The handler's future is dropped, so what it holds is given back.
+#[tokio::test]
+async fn a_client_that_goes_away_is_not_worked_for() {
+    let server = server(GatewayOptions::default()).await;
+    let mut stream = server.open().await;
+    stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    server.admitted(1).await;
+    drop(stream);
+    server.gone(1).await;
+    assert_eq!(server.door.handled.load(Ordering::SeqCst), 0);
 }

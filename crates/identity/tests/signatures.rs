@@ -1,5 +1,7 @@
 //! Requests that botocore signed, and what becomes of them when one thing is changed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use martlet_identity::{
     AuthError, Authenticator, Caller, Credentials, Keyring, Mode, Payload, RequestHead, Secret, Signer,

@@ -1,6 +1,8 @@
 //! The whole front door over a real socket, with a toy Lambda behind it: routing, signatures, codec, validation and
 //! errors as a caller sees them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 mod server;
 
 use http::StatusCode;
