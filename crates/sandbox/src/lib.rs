@@ -12,6 +12,7 @@
 //!
 //! This is the only crate of the workspace that may hold `unsafe`; all of it lives in `sys`.
 
+mod cgroup;
 mod child;
 mod error;
 mod launcher;

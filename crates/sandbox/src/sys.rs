@@ -241,3 +241,55 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
     // SAFETY: the watcher owns the descriptor, so it stays open and the same until the watcher has taken it out.
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
+
+// linux/loop.h; not in libc.
+const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+const LO_FLAGS_DIRECT_IO: u32 = 16;
+
+#[repr(C)]
+struct LoopInfo64 {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo64,
+    reserved: [u64; 8],
+}
+
+/// The number of a loop device that is free at this moment, made if need be.
+pub(crate) fn free_loop_device(control: impl AsFd) -> io::Result<u32> {
+    // SAFETY: the request takes no argument.
+    let number = check(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), LOOP_CTL_GET_FREE as _) }.into())?;
+    Ok(number as u32)
+}
+
+/// Puts `backing` behind a free loop device, until the last opener of the device is gone.
+///
+/// With direct I/O, where the backing file system allows it, so that pages are not kept twice.
+pub(crate) fn configure_loop_device(device: impl AsFd, backing: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain integers and byte arrays, for which all zeroes is a valid value.
+    let mut config: LoopConfig = unsafe { std::mem::zeroed() };
+    config.fd = backing.as_raw_fd() as u32;
+    config.block_size = 4096;
+    config.info.flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
+    // SAFETY: the structure is laid out as the kernel's loop_config and outlives the call.
+    check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_CONFIGURE as _, &raw const config) }.into())?;
+    Ok(())
+}

@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) spec: SandboxSpec,
     /// With their numbers in the main process.
     pub(crate) fds: Vec<(OwnedFd, RawFd)>,
+    /// Of the cgroups to enter.
+    pub(crate) doors: Vec<OwnedFd>,
     /// To the launcher.
     pub(crate) talk: OwnedFd,
     /// Where the end of the main process is written to.
@@ -48,10 +50,14 @@ pub(crate) fn become_init(plan: Plan) -> ! {
 fn start(plan: &Plan) -> Result<(program::Main, Option<TcpListener>), Fault> {
     close_what_is_not_ours(plan)?;
 
-    // The launcher now writes the user map and puts this process into its cgroup; before that nothing may be charged.
+    // The launcher now writes the user map and the limits.
     let Ok(Some((Order::Go, _))) = wire::receive::<Order>(&plan.talk, RecvFlags::empty()) else {
         sys::exit_now(1);
     };
+
+    for door in &plan.doors {
+        rustix::io::write(door, b"0").at(Step::Attach, "its cgroups")?;
+    }
 
     // From here on no uid of the host's users is held. The capabilities stay: they are of the new user namespace.
     let (uid, gid) = (rustix::process::Uid::from_raw(INNER_UID), rustix::process::Gid::from_raw(INNER_UID));
@@ -78,6 +84,7 @@ fn start(plan: &Plan) -> Result<(program::Main, Option<TcpListener>), Fault> {
 /// hide the launcher's end from the server.
 fn close_what_is_not_ours(plan: &Plan) -> Result<(), Fault> {
     let mut ours: Vec<u32> = plan.fds.iter().map(|(fd, _)| fd.as_raw_fd() as u32).collect();
+    ours.extend(plan.doors.iter().map(|door| door.as_raw_fd() as u32));
     ours.extend([plan.talk.as_raw_fd() as u32, plan.ending.as_raw_fd() as u32]);
     ours.sort_unstable();
     let mut first = 0;

@@ -6,19 +6,20 @@ use std::os::fd::{OwnedFd, RawFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::cgroup::{Group, Limits};
 use crate::child::{self, Plan};
 use crate::error::{At, Fault, Step};
 use crate::launcher::root::NewRoot;
 use crate::launcher::workplace::{INNER_UID, Workplace};
-use crate::spec::{SandboxSpec, TmpKind};
+use crate::spec::SandboxSpec;
 use crate::sys::{self, Side};
 use crate::wire::{self, Order};
 
-/// A child that has been told to go on.
+/// A child, and what connects it to the launcher.
 pub(super) struct Born {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
-    /// Reports arrive here; orders go out.
+    /// Reports arrive here; orders go out. Closing it ends a child that has not been told to go on.
     pub(super) talk: OwnedFd,
     /// Read side of the ending pipe, for the server.
     pub(super) ending: OwnedFd,
@@ -32,17 +33,23 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
 
-pub(super) fn give_birth(
-    workplace: &Workplace,
+/// Where the kernel looks first when the whole machine is short of memory: at functions, before their server.
+const OOM_SCORE: &str = "500";
+
+/// Builds the root and creates the child in its namespaces. The child then waits for [`release`].
+pub(super) fn conceive(
+    workplace: &mut Workplace,
     slot: u32,
     spec: SandboxSpec,
     fds: Vec<(OwnedFd, RawFd)>,
+    group: Option<&Group>,
 ) -> Result<Born, Fault> {
     let owner = workplace.owner(slot);
     let root = NewRoot::lay(&workplace.bench, &spec)?;
     root.furnish(&workplace.system, &spec)?;
-    match workplace.options.tmp {
-        TmpKind::Memory | TmpKind::Disk => root.memory_tmp(spec.tmp_bytes, owner)?,
+    match &mut workplace.images {
+        Some(images) => root.tmp(images.mount(spec.tmp_bytes)?, owner)?,
+        None => root.memory_tmp(spec.tmp_bytes, owner)?,
     }
     root.seal()?;
     root.enter()?;
@@ -52,19 +59,25 @@ pub(super) fn give_birth(
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).at(Step::Namespaces, "socket")?;
     let (ending, childs_ending) = pipe_with(PipeFlags::CLOEXEC).at(Step::Namespaces, "pipe")?;
     rustix::io::ioctl_fionbio(&ending, true).at(Step::Namespaces, "pipe")?;
-    let flags = NAMESPACES as u64;
-    match sys::clone3(flags, None).at(Step::Namespaces, "user, mount, pid, net, ipc and uts namespaces")? {
+    let cradle = group.and_then(Group::cradle);
+    let doors = group.map(Group::doors).transpose()?.unwrap_or_default();
+    match sys::clone3(NAMESPACES as u64, cradle).at(Step::Namespaces, "user, mount, pid, net, ipc, uts")? {
         Side::Child => {
-            child::become_init(Plan { spec, fds, talk: childs_talk, ending: childs_ending });
+            child::become_init(Plan { spec, fds, doors, talk: childs_talk, ending: childs_ending })
         }
-        Side::Parent { pid, pidfd } => {
-            let born = Born { pid, pidfd, talk, ending };
-            // Dropping what was born unfinished closes its socket, at which it ends.
-            map_user(pid, owner).at(Step::UserMap, format!("{INNER_UID} to {owner}"))?;
-            wire::send(&born.talk, &Order::Go, &[]).at(Step::Attach, "go")?;
-            Ok(born)
-        }
+        Side::Parent { pid, pidfd } => Ok(Born { pid, pidfd, talk, ending }),
     }
+}
+
+/// Gives the child its user, its limits and the word to go on.
+pub(super) fn release(born: &Born, owner: u32, group: Option<(&Group, &Limits)>) -> Result<(), Fault> {
+    map_user(born.pid, owner).at(Step::UserMap, format!("{INNER_UID} to {owner}"))?;
+    if let Some((group, limits)) = group {
+        group.limit(limits)?;
+    }
+    std::fs::write(format!("/proc/{}/oom_score_adj", born.pid), OOM_SCORE)
+        .at(Step::Attach, "oom_score_adj")?;
+    wire::send(&born.talk, &Order::Go, &[]).at(Step::Attach, "the word to go on")
 }
 
 /// One uid and one gid exist inside; every other of the host appears as nobody.

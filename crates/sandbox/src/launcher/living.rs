@@ -9,7 +9,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::RecvFlags;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
-use crate::error::{Fault, Step};
+use crate::cgroup::{Group, Limits};
+use crate::error::{At, Fault, Step};
 use crate::launcher::birth::{self, Born};
 use crate::launcher::workplace::Workplace;
 use crate::wire::{self, Order, Part, Reply, Report, Request};
@@ -21,6 +22,9 @@ pub(super) struct House {
     living: HashMap<u64, Living>,
     /// Places (uids) that nobody holds.
     free: Vec<u32>,
+    leaving: Vec<Leaving>,
+    /// Until the next try to remove what is leaving.
+    patience: Duration,
     open: bool,
 }
 
@@ -29,12 +33,19 @@ struct Living {
     pid: i32,
     pidfd: OwnedFd,
     talk: OwnedFd,
+    group: Option<Group>,
     /// Until the server has it: the sandbox is still starting.
     ending: Option<OwnedFd>,
     /// Pid 1 is reaped, so nothing of it runs any more.
     dead: bool,
     /// The server has no handle any more, so nothing of it is read any more.
     released: bool,
+}
+
+/// A sandbox of which only the cgroup may be left, for a moment after its last process.
+struct Leaving {
+    slot: u32,
+    group: Option<Group>,
 }
 
 /// What an event is about, packed beside the id into epoll's number.
@@ -64,6 +75,10 @@ impl About {
     }
 }
 
+/// Between two tries to remove a busy cgroup: at first, and at most.
+const FIRST_PATIENCE: Duration = Duration::from_millis(1);
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long the end of everything may take before what is left is left to the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -72,7 +87,16 @@ impl House {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&events, &server, About::Server.pack(), EventFlags::IN)?;
         let free = (0..workplace.options.uid_count).rev().collect();
-        Ok(Self { server, events, workplace, living: HashMap::new(), free, open: true })
+        Ok(Self {
+            server,
+            events,
+            workplace,
+            living: HashMap::new(),
+            free,
+            leaving: Vec::new(),
+            patience: FIRST_PATIENCE,
+            open: true,
+        })
     }
 
     /// False once the server is gone or has asked for the end.
@@ -82,7 +106,10 @@ impl House {
 
     /// Waits for events and handles them.
     pub(super) fn turn(&mut self) -> io::Result<()> {
-        self.wait(None)
+        let timeout = (!self.leaving.is_empty()).then_some(self.patience);
+        self.wait(timeout)?;
+        self.see_off();
+        Ok(())
     }
 
     /// Kills everything, and waits until it is gone.
@@ -93,11 +120,13 @@ impl House {
             self.release(id);
         }
         let deadline = Instant::now() + CLOSE_WITHIN;
-        while !self.living.is_empty() && Instant::now() < deadline {
-            if self.wait(Some(Duration::from_millis(100))).is_err() {
+        while !(self.living.is_empty() && self.leaving.is_empty()) && Instant::now() < deadline {
+            if self.wait(Some(self.patience)).is_err() {
                 break;
             }
+            self.see_off();
         }
+        self.workplace.leave();
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -156,20 +185,33 @@ impl House {
         let fds: Vec<_> = fds.zip(numbers.iter().copied()).collect();
         let limit = self.workplace.options.uid_count;
         let slot = self.free.pop().ok_or(Fault::Full { limit })?;
-        let born = match birth::give_birth(&self.workplace, slot, spec, fds) {
-            Ok(born) => born,
+        let owner = self.workplace.owner(slot);
+        let limits = Limits::of(&spec);
+        let group = match self.workplace.cgroups.as_ref().map(|tree| tree.group(id)).transpose() {
+            Ok(group) => group,
             Err(fault) => {
                 self.free.push(slot);
                 return Err(fault);
             }
         };
+        let born = match birth::conceive(&mut self.workplace, slot, spec, fds, group.as_ref()) {
+            Ok(born) => born,
+            Err(fault) => {
+                self.leaving.push(Leaving { slot, group });
+                return Err(fault);
+            }
+        };
+        // From here on there is a process, which is watched and reaped like any other, whatever fails.
+        let released = birth::release(&born, owner, group.as_ref().map(|group| (group, &limits)));
         let Born { pid, pidfd, talk, ending } = born;
-        let living = Living { slot, pid, pidfd, talk, ending: Some(ending), dead: false, released: false };
+        let living =
+            Living { slot, pid, pidfd, talk, group, ending: Some(ending), dead: false, released: false };
         let watched = epoll::add(&self.events, &living.talk, About::Talk(id).pack(), EventFlags::IN)
-            .and_then(|()| epoll::add(&self.events, &living.pidfd, About::End(id).pack(), EventFlags::IN));
+            .and_then(|()| epoll::add(&self.events, &living.pidfd, About::End(id).pack(), EventFlags::IN))
+            .at(Step::Namespaces, "watch");
         self.living.insert(id, living);
-        if let Err(errno) = watched {
-            self.fail(id, Fault::step(Step::Namespaces, "watch", &errno.into()));
+        if let Err(fault) = released.and(watched) {
+            self.fail(id, fault);
         }
         Ok(())
     }
@@ -201,6 +243,11 @@ impl House {
             parts.push(Part::Listener);
             fds.push(listener.as_fd());
         }
+        let controls = living.group.as_ref().map(Group::controls).unwrap_or_default();
+        for (control, fd) in &controls {
+            parts.push(Part::Control(*control));
+            fds.push(fd.as_fd());
+        }
         let reply = Reply::Launched { id, pid: living.pid, parts };
         if wire::send(&self.server, &reply, &fds).is_err() {
             self.open = false;
@@ -219,6 +266,9 @@ impl House {
         if let Some(living) = self.living.get(&id)
             && !living.dead
         {
+            if let Some(group) = &living.group {
+                group.kill();
+            }
             // The end of pid 1 is the end of its whole pid namespace. It fails only for a pid 1 that has ended already.
             let _ = pidfd_send_signal(&living.pidfd, Signal::KILL);
         }
@@ -249,15 +299,27 @@ impl House {
         self.forget(id);
     }
 
-    /// Frees what a sandbox held, once it is dead and nobody asks about it any more.
+    /// Frees what a sandbox held, once it is dead and nobody asks about it any more: its group tells usage until then.
     fn forget(&mut self, id: u64) {
-        if let Some(living) = self.living.get(&id)
-            && living.dead
-            && living.released
+        if self.living.get(&id).is_some_and(|living| living.dead && living.released)
+            && let Some(Living { slot, group, .. }) = self.living.remove(&id)
         {
-            self.free.push(living.slot);
-            self.living.remove(&id);
+            self.leaving.push(Leaving { slot, group });
+            self.patience = FIRST_PATIENCE;
         }
+    }
+
+    /// Removes the cgroups of what is gone. They may be busy for a moment, so this is tried again, ever more rarely.
+    fn see_off(&mut self) {
+        let free = &mut self.free;
+        self.leaving.retain(|leaving| {
+            let busy = leaving.group.as_ref().is_some_and(|group| group.remove().is_err());
+            if !busy {
+                free.push(leaving.slot);
+            }
+            busy
+        });
+        self.patience = (self.patience * 2).min(LAST_PATIENCE);
     }
 
     fn order(&mut self, id: u64, order: &Order) {

@@ -4,6 +4,7 @@
 //! None of them makes it wait for a child, so a slow start delays no other.
 
 mod birth;
+mod images;
 mod living;
 mod root;
 mod system;

@@ -9,7 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat2, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chmodat, chownat, mkdirat, openat2, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
@@ -97,7 +99,7 @@ impl NewRoot {
 
     /// A `/tmp` in memory, of `owner` alone.
     pub(super) fn memory_tmp(&self, bytes: u64, owner: u32) -> Result<(), Fault> {
-        let tmp = new_tmpfs(&[("mode", "700"), ("size", &bytes.to_string())]).at(Step::Tmp, "tmpfs")?;
+        let tmp = new_tmpfs(&[("size", &bytes.to_string())]).at(Step::Tmp, "tmpfs")?;
         self.tmp(tmp, owner)
     }
 
@@ -105,6 +107,7 @@ impl NewRoot {
     pub(super) fn tmp(&self, tmp: OwnedFd, owner: u32) -> Result<(), Fault> {
         let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
         chownat(&tmp, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).at(Step::Tmp, "owner of /tmp")?;
+        chmodat(&tmp, ".", Mode::from_raw_mode(0o700), AtFlags::empty()).at(Step::Tmp, "mode of /tmp")?;
         self.attach(tmp, Path::new("/tmp")).at(Step::Tmp, "/tmp")
     }
 

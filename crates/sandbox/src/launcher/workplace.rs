@@ -7,9 +7,11 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{UnshareFlags, set_thread_groups};
 
+use crate::cgroup::{Hierarchy, Layout, Tree, own_group};
 use crate::error::Refusal;
+use crate::launcher::images::Images;
 use crate::launcher::system::System;
-use crate::spec::{LauncherOptions, TmpKind};
+use crate::spec::{Isolation, LauncherOptions, TmpKind};
 use crate::sys;
 use crate::wire::InForce;
 
@@ -22,6 +24,10 @@ pub(super) struct Workplace {
     /// Mount point of the root being built; in the launcher's private mount namespace.
     pub(super) bench: PathBuf,
     pub(super) system: System,
+    /// None under [`Isolation::NoCgroups`].
+    pub(super) cgroups: Option<Tree>,
+    /// None with [`TmpKind::Memory`].
+    pub(super) images: Option<Images>,
 }
 
 impl Workplace {
@@ -44,14 +50,18 @@ impl Workplace {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         raise_open_files();
         let bench = make_bench(&options.scratch_dir)?;
-        if options.tmp == TmpKind::Disk && rootless {
-            return Err(Refusal::new(
-                "disk-backed /tmp",
-                "loop devices are for root only",
-                "Start as root, or choose memory-backed /tmp (it counts against a function's memory)",
-            ));
-        }
-        let in_force = InForce {
+        let images = match options.tmp {
+            TmpKind::Memory => None,
+            TmpKind::Disk if rootless => {
+                return Err(Refusal::new(
+                    "disk-backed /tmp",
+                    "loop devices are for root only",
+                    "Start as root, or choose memory-backed /tmp (it counts against a function's memory)",
+                ));
+            }
+            TmpKind::Disk => Some(Images::prepare(options.scratch_dir.join("images"))?),
+        };
+        let mut in_force = InForce {
             isolation: options.isolation,
             tmp: options.tmp,
             cgroups: None,
@@ -59,7 +69,27 @@ impl Workplace {
             rootless,
             leftovers: 0,
         };
-        Ok(Self { options, in_force, bench, system: System::discover() })
+        let cgroups = match options.isolation {
+            Isolation::NoCgroups => None,
+            Isolation::Full => {
+                let (hierarchy, tree, leftovers) = make_cgroups(&options.instance, rootless)?;
+                in_force.cgroups = Some(hierarchy.to_string());
+                in_force.leftovers = leftovers;
+                Some(tree)
+            }
+        };
+        Ok(Self { options, in_force, bench, system: System::discover(), cgroups, images })
+    }
+
+    /// Removes what would outlive this process, when nothing lives any more.
+    pub(super) fn leave(&self) {
+        if let Some(Err(error)) = self.cgroups.as_ref().map(Tree::clear) {
+            eprintln!("martlet launcher: could not remove its cgroups, the next start will: {error}");
+        }
+        // Others may keep something in the scratch directory; the mount point is ours.
+        let _ = std::fs::remove_dir(&self.bench);
+        let _ = std::fs::remove_dir(self.options.scratch_dir.join("images"));
+        let _ = std::fs::remove_dir(&self.options.scratch_dir);
     }
 
     /// The host's uid and gid for the sandbox in `slot`, as this process sees them.
@@ -98,6 +128,24 @@ fn enter_user_namespace() -> Result<(), Refusal> {
     std::fs::write("/proc/self/setgroups", "deny").map_err(refusal)?;
     std::fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(refusal)?;
     std::fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(refusal)
+}
+
+/// Finds the cgroups of this machine, ends what a predecessor left in ours, and makes ours anew.
+fn make_cgroups(instance: &str, rootless: bool) -> Result<(Hierarchy, Tree, usize), Refusal> {
+    const REMEDY: &str = "`martlet doctor` names what is missing and how to get it; isolation `no-cgroups` does without \
+                          limits for memory, cpu and processes together";
+    let refusal = |why: &dyn std::fmt::Display| Refusal::new("cgroups for full isolation", why, REMEDY);
+    let read =
+        |path: &str| std::fs::read_to_string(path).map_err(|error| refusal(&format!("{path}: {error}")));
+    let mut layout = Layout::find(&read("/proc/self/mountinfo")?).map_err(|problem| refusal(&problem))?;
+    if rootless && let Some(own) = own_group(&read("/proc/self/cgroup")?) {
+        // A user may only work below what was delegated to the session or service that this is part of.
+        layout = layout.below(own);
+    }
+    let server = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    let us: Vec<u32> = server.into_iter().chain([std::process::id()]).collect();
+    let (tree, leftovers) = Tree::make(&layout, instance, &us).map_err(|error| refusal(&error))?;
+    Ok((layout.hierarchy, tree, leftovers))
 }
 
 /// A few descriptors for each living sandbox stay open here.

@@ -211,11 +211,12 @@ impl Sandbox {
         let last_words = *self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
         if self.controls.is_empty() {
             let now = super::process_tree::usage(self.pid);
-            usage = Usage { memory_peak_bytes: now.memory_peak_bytes.max(now.memory_bytes), ..now };
-        }
-        if let Some(ending) = last_words {
-            usage.memory_peak_bytes = usage.memory_peak_bytes.max(ending.peak_bytes);
-            usage.cpu_micros = usage.cpu_micros.max(ending.cpu_micros);
+            let ended = last_words.unwrap_or(Ending { status: 0, peak_bytes: 0, cpu_micros: 0 });
+            usage = Usage {
+                memory_peak_bytes: now.memory_peak_bytes.max(ended.peak_bytes),
+                cpu_micros: ended.cpu_micros,
+                ..now
+            };
         }
         usage
     }

@@ -5,12 +5,12 @@ fn main() {
     }
     use martlet_sandbox::*;
     let options = LauncherOptions {
-        isolation: Isolation::NoCgroups,
+        isolation: Isolation::Full,
         instance: "t".into(),
         uid_base: 200000,
         uid_count: 100,
         scratch_dir: "/tmp/sbxscratch".into(),
-        tmp: TmpKind::Memory,
+        tmp: TmpKind::Disk,
     };
     let p = Launcher::start(options).unwrap();
     let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -29,7 +29,7 @@ fn main() {
                 hostname: "h".into(),
                 binds: vec![],
                 files: vec![],
-                tmp_bytes: 1 << 20,
+                tmp_bytes: 512 << 20,
                 memory_bytes: 128 << 20,
                 cpu_millis: 1000,
                 pids: 100,

@@ -1,0 +1,147 @@
+//! Which file keeps which limit and tells which number, per version. Data only.
+
+use crate::cgroup::layout::{Controller, Hierarchy};
+use crate::spec::SandboxSpec;
+use crate::wire::Control;
+
+/// The limits of one sandbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes, swap included.
+    pub(crate) memory: u64,
+    /// Thousandths of one cpu.
+    pub(crate) cpu_millis: u32,
+    /// Processes and threads.
+    pub(crate) pids: u64,
+}
+
+impl Limits {
+    /// As asked, and one process more for pid 1, which is ours.
+    pub(crate) fn of(spec: &SandboxSpec) -> Self {
+        Self { memory: spec.memory_bytes, cpu_millis: spec.cpu_millis, pids: spec.pids + 1 }
+    }
+}
+
+/// One value for one file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) controller: Controller,
+    pub(crate) file: &'static str,
+    pub(crate) value: String,
+    /// Whether the limit stands or falls with it. The others do not exist on every kernel.
+    pub(crate) required: bool,
+}
+
+/// The cpu quota counts in periods of this length.
+const PERIOD_MICROS: u64 = 100_000;
+
+/// Everything to write into a new group, in this order.
+pub(crate) fn settings(hierarchy: Hierarchy, limits: &Limits) -> Vec<Setting> {
+    let setting = |controller, file, value: String, required| Setting { controller, file, value, required };
+    let memory = limits.memory.to_string();
+    let quota = u64::from(limits.cpu_millis) * PERIOD_MICROS / 1000;
+    let pids = limits.pids.to_string();
+    match hierarchy {
+        Hierarchy::V1 | Hierarchy::Hybrid => vec![
+            setting(Controller::Memory, "memory.limit_in_bytes", memory.clone(), true),
+            // Memory and swap together; only there where the kernel counts swap. It may not be below the one before.
+            setting(Controller::Memory, "memory.memsw.limit_in_bytes", memory, false),
+            setting(Controller::Memory, "memory.swappiness", "0".into(), false),
+            setting(Controller::Cpu, "cpu.cfs_period_us", PERIOD_MICROS.to_string(), true),
+            setting(Controller::Cpu, "cpu.cfs_quota_us", quota.to_string(), true),
+            setting(Controller::Pids, "pids.max", pids, true),
+        ],
+        Hierarchy::V2 => vec![
+            setting(Controller::Memory, "memory.max", memory, true),
+            setting(Controller::Memory, "memory.swap.max", "0".into(), false),
+            // A half-killed program is of no use: all of it goes.
+            setting(Controller::Memory, "memory.oom.group", "1".into(), false),
+            setting(Controller::Cpu, "cpu.max", format!("{quota} {PERIOD_MICROS}"), true),
+            setting(Controller::Pids, "pids.max", pids, true),
+        ],
+    }
+}
+
+/// A control file that the server gets as a descriptor.
+pub(crate) struct ControlFile {
+    pub(crate) control: Control,
+    pub(crate) controller: Controller,
+    pub(crate) file: &'static str,
+    pub(crate) writable: bool,
+}
+
+/// The control files of a layout; one that this kernel does not have is left out.
+pub(crate) fn controls(hierarchy: Hierarchy) -> Vec<ControlFile> {
+    let reads = |control, controller, file| ControlFile { control, controller, file, writable: false };
+    let freezes = |control, controller, file| ControlFile { control, controller, file, writable: true };
+    let cpu_stat = reads(Control::CpuStat, Controller::Unified, "cpu.stat");
+    let freeze = freezes(Control::CgroupFreeze, Controller::Unified, "cgroup.freeze");
+    let memory_v1 = [
+        reads(Control::MemoryUsage, Controller::Memory, "memory.usage_in_bytes"),
+        reads(Control::MemoryPeak, Controller::Memory, "memory.max_usage_in_bytes"),
+        reads(Control::OomKills, Controller::Memory, "memory.oom_control"),
+    ];
+    let memory_v2 = [
+        reads(Control::MemoryUsage, Controller::Memory, "memory.current"),
+        reads(Control::MemoryPeak, Controller::Memory, "memory.peak"),
+        reads(Control::OomKills, Controller::Memory, "memory.events"),
+    ];
+    match hierarchy {
+        Hierarchy::V1 => {
+            let own = [
+                freezes(Control::FreezerState, Controller::Freezer, "freezer.state"),
+                reads(Control::CpuacctUsage, Controller::Cpuacct, "cpuacct.usage"),
+            ];
+            own.into_iter().chain(memory_v1).collect()
+        }
+        Hierarchy::Hybrid => [freeze, cpu_stat].into_iter().chain(memory_v1).collect(),
+        Hierarchy::V2 => [freeze, cpu_stat].into_iter().chain(memory_v2).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { memory: 128 << 20, cpu_millis: 72, pids: 1025 };
+
+    fn value(hierarchy: Hierarchy, file: &str) -> Option<String> {
+        settings(hierarchy, &LIMITS)
+            .into_iter()
+            .find(|setting| setting.file == file)
+            .map(|setting| setting.value)
+    }
+
+    #[test]
+    fn a_share_of_a_cpu_becomes_a_quota_of_a_period() {
+        assert_eq!(value(Hierarchy::V2, "cpu.max").as_deref(), Some("7200 100000"));
+        assert_eq!(value(Hierarchy::V1, "cpu.cfs_quota_us").as_deref(), Some("7200"));
+    }
+
+    #[test]
+    fn swap_is_never_left_open_where_it_can_be_closed() {
+        assert_eq!(value(Hierarchy::V2, "memory.swap.max").as_deref(), Some("0"));
+        assert_eq!(value(Hierarchy::Hybrid, "memory.memsw.limit_in_bytes").as_deref(), Some("134217728"));
+    }
+
+    #[test]
+    fn memory_is_limited_before_memory_with_swap() {
+        let files: Vec<_> =
+            settings(Hierarchy::V1, &LIMITS).into_iter().map(|setting| setting.file).collect();
+        assert!(
+            files.iter().position(|f| *f == "memory.limit_in_bytes")
+                < files.iter().position(|f| f.contains("memsw"))
+        );
+    }
+
+    #[test]
+    fn every_layout_can_freeze() {
+        for hierarchy in [Hierarchy::V1, Hierarchy::Hybrid, Hierarchy::V2] {
+            assert_eq!(
+                controls(hierarchy).iter().filter(|control| control.writable).count(),
+                1,
+                "{hierarchy}"
+            );
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Disk-backed `/tmp`: an ext4 file system of the asked size in a sparse file, one for each sandbox.
+//!
+//! The file has no name any more when the sandbox starts, and the loop device frees itself when the last mount of it
+//! goes: whatever dies in whatever order, the kernel cleans up.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, seek, unlinkat};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsconfig_set_string, fsopen};
+
+use crate::error::{At, Fault, Refusal, Step};
+use crate::launcher::root::finish_mount;
+use crate::sys;
+
+pub(super) struct Images {
+    directory: PathBuf,
+    mkfs: PathBuf,
+    /// A freshly made file system of each size that was asked for; without a name.
+    templates: HashMap<u64, File>,
+}
+
+/// Where distributions keep `mkfs.ext4`; the launcher has no search path.
+const MKFS: [&str; 6] = [
+    "/usr/sbin/mkfs.ext4",
+    "/sbin/mkfs.ext4",
+    "/usr/bin/mkfs.ext4",
+    "/usr/local/sbin/mkfs.ext4",
+    "/run/current-system/sw/bin/mkfs.ext4",
+    "/bin/mkfs.ext4",
+];
+
+/// Others may take a free loop device between the question and the use of the answer.
+const TRIES: usize = 32;
+
+impl Images {
+    /// Checks that it can work. `directory` is the launcher's own; images of a predecessor in it are removed.
+    pub(super) fn prepare(directory: PathBuf) -> Result<Self, Refusal> {
+        let refusal = |why: &dyn std::fmt::Display, remedy: &str| {
+            let remedy =
+                format!("{remedy}, or choose memory-backed /tmp (it counts against a function's memory)");
+            Refusal::new("disk-backed /tmp", why, remedy)
+        };
+        let mkfs =
+            find_mkfs().ok_or_else(|| refusal(&"mkfs.ext4 is not there", "Install the package e2fsprogs"))?;
+        if let Err(error) = loop_device() {
+            return Err(refusal(&format!("no loop device: {error}"), "Load the module: modprobe loop"));
+        }
+        let _ = fs::remove_dir_all(&directory);
+        let problem = format!("cannot make {}", directory.display());
+        fs::create_dir(&directory)
+            .map_err(|error| refusal(&format!("{problem}: {error}"), "Choose another data directory"))?;
+        Ok(Self { directory, mkfs, templates: HashMap::new() })
+    }
+
+    /// A new, empty file system in which `bytes` can be stored, detached.
+    pub(super) fn mount(&mut self, bytes: u64) -> Result<OwnedFd, Fault> {
+        let size = image_size(bytes);
+        let image = self.copy(size).at(Step::Tmp, format!("image in {}", self.directory.display()))?;
+        let device = attach(&image)?;
+        mount(&device.path).at(Step::Tmp, device.path.to_string_lossy())
+        // The device is let go of here: the mount holds it now.
+    }
+
+    /// A sparse copy of the template of this size.
+    fn copy(&mut self, size: u64) -> io::Result<File> {
+        if !self.templates.contains_key(&size) {
+            let template = self.format(size)?;
+            self.templates.insert(size, template);
+        }
+        let image = nameless(&self.directory.join("image"))?;
+        image.set_len(size)?;
+        copy_data(&self.templates[&size], &image)?;
+        Ok(image)
+    }
+
+    fn format(&self, size: u64) -> io::Result<File> {
+        let path = self.directory.join("template");
+        let template = File::create(&path).and_then(|file| file.set_len(size).map(|()| file))?;
+        drop(template);
+        let made = Command::new(&self.mkfs)
+            .args(["-q", "-F", "-m", "0", "-b", "4096"])
+            // Nothing here needs to survive anything.
+            .args(["-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
+        let template = File::open(&path);
+        let _ = fs::remove_file(&path);
+        if !made?.success() {
+            return Err(io::Error::other("mkfs.ext4 failed"));
+        }
+        template
+    }
+}
+
+/// The file system's own tables take about a sixtieth; what was asked for should fit beside them.
+fn image_size(bytes: u64) -> u64 {
+    const BLOCK: u64 = 4096;
+    (bytes + bytes / 32 + (1 << 20)).div_ceil(BLOCK) * BLOCK
+}
+
+pub(crate) fn find_mkfs() -> Option<PathBuf> {
+    MKFS.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// A file that has no name any more.
+fn nameless(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).write(true).create_new(true).open(path)?;
+    fs::remove_file(path)?;
+    Ok(file)
+}
+
+/// Copies the parts of a sparse file that hold data.
+fn copy_data(from: &File, to: &File) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut at = 0;
+    loop {
+        at = match seek(from, SeekFrom::Data(at)) {
+            Ok(at) => at,
+            // No data after this.
+            Err(Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = seek(from, SeekFrom::Hole(at))?;
+        while at < end {
+            let length = buffer.len().min((end - at) as usize);
+            from.read_exact_at(&mut buffer[..length], at)?;
+            to.write_all_at(&buffer[..length], at)?;
+            at += length as u64;
+        }
+    }
+}
+
+struct Device {
+    path: PathBuf,
+    /// Keeps it configured until it is mounted.
+    _fd: OwnedFd,
+}
+
+/// The path of a loop device that is free at this moment.
+pub(crate) fn loop_device() -> io::Result<PathBuf> {
+    let control = rustix::fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(PathBuf::from(format!("/dev/loop{}", sys::free_loop_device(&control)?)))
+}
+
+fn attach(image: &File) -> Result<Device, Fault> {
+    let mut tries = 0;
+    loop {
+        let path = loop_device().at(Step::Tmp, "/dev/loop-control")?;
+        let configured = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|fd| sys::configure_loop_device(&fd, image.as_fd()).map(|()| fd));
+        match configured {
+            Ok(fd) => return Ok(Device { path, _fd: fd }),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < TRIES => tries += 1,
+            Err(error) => return Err(Fault::step(Step::Tmp, path.to_string_lossy(), &error)),
+        }
+    }
+}
+
+fn mount(device: &Path) -> io::Result<OwnedFd> {
+    let context = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", device)?;
+    // Unused tables stay unwritten, and nobody waits for the disk: the content dies with the sandbox anyway.
+    for flag in ["noinit_itable", "nobarrier", "nodiscard"] {
+        fsconfig_set_flag(&context, flag)?;
+    }
+    let mount = finish_mount(&context)?;
+    match unlinkat(&mount, "lost+found", AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(mount),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_data_is_copied() {
+        let directory = std::env::temp_dir().join(format!("martlet-image-test-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("directory");
+        let from = nameless(&directory.join("from")).expect("file");
+        from.set_len(64 << 20).expect("size");
+        from.write_all_at(b"head", 0).expect("write");
+        from.write_all_at(&[7; 100_000], 32 << 20).expect("write");
+        let to = nameless(&directory.join("to")).expect("file");
+        to.set_len(64 << 20).expect("size");
+        copy_data(&from, &to).expect("copy");
+        let mut bytes = [0; 100_000];
+        to.read_exact_at(&mut bytes, 32 << 20).expect("read");
+        assert_eq!(bytes, [7; 100_000]);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&to.metadata().expect("metadata")) * 512 < 1 << 20);
+        fs::remove_dir_all(&directory).expect("remove");
+    }
+
+    #[test]
+    fn an_image_has_room_for_the_file_system_itself() {
+        assert!(image_size(512 << 20) > 512 << 20);
+        assert_eq!(image_size(513 << 20) % 4096, 0);
+    }
+}
