@@ -15,6 +15,8 @@ struct World {
     finished: AtomicUsize,
     frozen: AtomicUsize,
     refuse_starts: bool,
+    /// Of each environment, in the order of their starts: set to false, it ends.
+    alive: Mutex<Vec<Arc<watch::Sender<bool>>>>,
     /// "hold" events wait for a permit.
     gate: Option<Semaphore>,
 }
@@ -26,7 +28,7 @@ struct Fake {
     world: Arc<World>,
     number: usize,
     event: Option<Invocation>,
-    alive: watch::Sender<bool>,
+    alive: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,9 @@ impl Host for Played {
             return Err(Full);
         }
         let number = self.0.started.fetch_add(1, Ordering::SeqCst);
-        Ok(Fake { world: Arc::clone(&self.0), number, event: None, alive: watch::channel(true).0 })
+        let alive = Arc::new(watch::channel(true).0);
+        self.0.alive.lock().unwrap().push(Arc::clone(&alive));
+        Ok(Fake { world: Arc::clone(&self.0), number, event: None, alive })
     }
 }
 
@@ -179,6 +183,18 @@ async fn an_event_that_never_arrived_is_given_to_another_environment() {
     let refused = engine.invoke(&deployment("1"), event("dead always")).await;
     assert!(matches!(refused, Err(Rejected::KeepsDying(_))), "{refused:?}");
     assert_eq!(engine.counts().iter().map(|c| c.counts.waiting).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn an_idle_environment_that_ends_is_forgotten() {
+    let world = Played::default();
+    let engine = Engine::new(world.clone(), limits());
+    let d = deployment("1");
+    assert_eq!(answer(&engine, &d, "a").await, "0");
+    world.0.alive.lock().unwrap()[0].send_replace(false);
+    until("it is cleared away", || world.0.stopped.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(engine.counts().len(), 0);
+    assert_eq!(answer(&engine, &d, "b").await, "1");
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! What the engine needs of the world: something that starts environments, and environments that run events.
 //!
-//! [`martlet_environment`] is the real one; tests play it.
+//! [`martlet_environment::Host`] is the real one; tests play it.
 
-use martlet_environment::{Completed, Deployment};
+use martlet_environment::{Completion, Deployment};
 use martlet_model::Invocation;
 use std::future::Future;
 use std::sync::Arc;
@@ -22,15 +22,6 @@ pub trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send;
 }
 
-/// How an invocation that was begun came out.
-#[derive(Debug)]
-pub enum Completion {
-    /// The function answered, failed, crashed or ran out of time.
-    Done(Completed),
-    /// The environment had died before the function saw the event; it can be given to another.
-    Undelivered(Invocation),
-}
-
 /// One environment. It is owned by whoever uses it, and takes one event at a time.
 pub trait ExecutionEnvironment: Send + 'static {
     /// Hands an event over; thaws the environment first when it is frozen.
@@ -46,9 +37,47 @@ pub trait ExecutionEnvironment: Send + 'static {
     /// Memory it holds at this moment, in bytes.
     fn memory_bytes(&self) -> u64;
 
-    /// Resolves when the environment's processes are gone, for whatever reason.
+    /// Resolves when the environment's processes are gone, for whatever reason. An invocation may bring new processes.
     fn exited(&self) -> impl Future<Output = ()> + Send + 'static;
 
     /// The shutdown phase; resolves when nothing of it is left.
     fn stop(self) -> impl Future<Output = ()> + Send;
+}
+
+impl Host for Arc<martlet_environment::Host> {
+    type Environment = martlet_environment::Environment;
+    type StartError = martlet_environment::StartError;
+
+    fn start(
+        &self,
+        deployment: Arc<Deployment>,
+    ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send {
+        martlet_environment::Host::start(self, deployment)
+    }
+}
+
+impl ExecutionEnvironment for martlet_environment::Environment {
+    fn begin(&mut self, invocation: Invocation) {
+        self.begin(invocation);
+    }
+
+    fn complete(&mut self) -> impl Future<Output = Completion> + Send {
+        self.complete()
+    }
+
+    fn freeze(&mut self) {
+        self.freeze();
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes()
+    }
+
+    fn exited(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.exited()
+    }
+
+    fn stop(self) -> impl Future<Output = ()> + Send {
+        self.stop()
+    }
 }

@@ -8,13 +8,13 @@ mod host;
 mod pressure;
 pub mod scheduler;
 
-pub use host::{Completion, ExecutionEnvironment, Host};
+pub use host::{ExecutionEnvironment, Host};
 pub use scheduler::{Counts, Limits};
 
-use martlet_environment::{Completed, Deployment};
+use martlet_environment::{Completed, Completion, Deployment};
 use martlet_model::{FunctionArn, Invocation, Timestamp, Version};
 use scheduler::{Action, Arrival, EnvironmentId, Scheduler, Ticket, VersionId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -92,6 +92,8 @@ struct State<H: Host> {
     deployments: HashMap<VersionId, Arc<Deployment>>,
     parked: HashMap<EnvironmentId, H::Environment>,
     line: HashMap<Ticket, oneshot::Sender<Result<Busy<H>, Rejected>>>,
+    /// Environments whose end a task waits for.
+    watched: HashSet<EnvironmentId>,
     /// Environments whose shutdown phase is under way.
     stopping: usize,
     keeper_sleeps: bool,
@@ -142,6 +144,7 @@ impl<H: Host> Engine<H> {
                 deployments: HashMap::new(),
                 parked: HashMap::new(),
                 line: HashMap::new(),
+                watched: HashSet::new(),
                 stopping: 0,
                 keeper_sleeps: false,
             }),
@@ -368,6 +371,7 @@ impl<H: Host> Shared<H> {
         let mut actions = vec![];
         let mut state = self.lock();
         if reusable {
+            self.watch(&mut state, id, &environment);
             state.parked.insert(id, environment);
             state.scheduler.finished(id, memory_bytes, self.now(), &mut actions);
             if state.keeper_sleeps {
@@ -447,22 +451,31 @@ impl<H: Host> Shared<H> {
     }
 
     fn started(self: &Arc<Self>, version: VersionId, environment: H::Environment) {
-        let exited = environment.exited();
         let mut actions = vec![];
         let mut state = self.lock();
         let id = state.scheduler.started(version, self.now(), &mut actions);
+        self.watch(&mut state, id, &environment);
         state.parked.insert(id, environment);
         if state.keeper_sleeps {
             state.keeper_sleeps = false;
             self.idle_again.notify_one();
         }
         self.carry_out(&mut state, actions, &Rejected::Closing);
-        drop(state);
+    }
+
+    /// Sees to it that an environment that ends while it is idle is forgotten. One that ends at work is its runner's to
+    /// report, and may have new processes when it is free again.
+    fn watch(self: &Arc<Self>, state: &mut State<H>, id: EnvironmentId, environment: &H::Environment) {
+        if !state.watched.insert(id) {
+            return;
+        }
+        let exited = environment.exited();
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             exited.await;
             let mut actions = vec![];
             let mut state = shared.lock();
+            state.watched.remove(&id);
             if state.scheduler.died(id, &mut actions)
                 && let Some(environment) = state.parked.remove(&id)
             {
