@@ -2,14 +2,20 @@
 
 mod bootstraps;
 mod channel;
+mod ending;
+mod environment;
 mod frame;
+mod host;
 mod life;
 mod log;
 mod outcome;
+mod process;
 mod runtime_api;
 mod runtimes;
 mod variables;
 
+pub use environment::Environment;
+pub use host::{Host, HostOptions, StartError};
 pub use outcome::{Completed, Completion, FunctionError};
 pub use runtimes::{Interpreter, MissingRuntime, Places, Runtimes};
 pub use variables::is_reserved;

@@ -130,11 +130,6 @@ impl Life {
         matches!(self.phase, Phase::Restarting { .. } | Phase::Running { .. })
     }
 
-    /// True during the first init phase.
-    pub(crate) fn is_starting(&self) -> bool {
-        matches!(self.phase, Phase::Starting { .. })
-    }
-
     /// An event is handed over. Ignored while another one is under way.
     pub(crate) fn begin(&mut self, now: Instant) -> Output {
         match self.phase {

@@ -58,6 +58,7 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) const OUT_OF_MEMORY: &'static str = "Runtime.OutOfMemory";
     pub(crate) const EXIT: &'static str = "Runtime.ExitError";
+    pub(crate) const NO_ENTRYPOINT: &'static str = "Runtime.InvalidEntrypoint";
 
     fn new(error_type: &str, message: &str) -> Self {
         let document = serde_json::json!({ "errorType": error_type, "errorMessage": message });
@@ -72,13 +73,12 @@ impl Failure {
 
     /// The process ended without an answer.
     pub(crate) fn exited(id: &RequestId, exit: Exit) -> Self {
-        let error_type = if exit.out_of_memory { Self::OUT_OF_MEMORY } else { Self::EXIT };
-        Self::new(error_type, &format!("RequestId: {id} Error: {}", exit.reason()))
+        Self::new(exit.error_type(), &format!("RequestId: {id} Error: {}", exit.reason()))
     }
 
     /// There is nothing that could be started.
     pub(crate) fn entrypoint(id: &RequestId, reason: &str) -> Self {
-        Self::new("Runtime.InvalidEntrypoint", &format!("RequestId: {id} Error: {reason}"))
+        Self::new(Self::NO_ENTRYPOINT, &format!("RequestId: {id} Error: {reason}"))
     }
 
     /// The result exceeds the limit.
@@ -110,6 +110,11 @@ pub(crate) struct Exit {
 impl Exit {
     /// Ended by us, because it did not keep to the protocol.
     pub(crate) const KILLED: Self = Self { status: ExitStatus::Signal(9), out_of_memory: false };
+
+    /// The type of the error that it is.
+    pub(crate) fn error_type(self) -> &'static str {
+        if self.out_of_memory { Failure::OUT_OF_MEMORY } else { Failure::EXIT }
+    }
 
     /// As Lambda words it.
     pub(crate) fn reason(self) -> String {

@@ -22,3 +22,12 @@ pub(crate) const NODE: &str = include_str!("../../../../runtimes/nodejs/bootstra
 /// Options of the Python interpreter: no user site directory, no site module (the bootstrap sets up the path by itself),
 /// output that is not held back.
 pub(crate) const PYTHON_OPTIONS: [&str; 3] = ["-s", "-S", "-u"];
+
+/// Options of the Node interpreter: a heap that fits the function's memory, unless the function's own options
+/// (`NODE_OPTIONS`) set one. V8 would otherwise size it by the machine, and run out of memory before it collects.
+pub(crate) fn node_options(memory_mb: u32, own_options: &str) -> Vec<String> {
+    if own_options.replace('_', "-").contains("--max-old-space-size") {
+        return Vec::new();
+    }
+    vec![format!("--max-old-space-size={}", memory_mb / 4 * 3)]
+}

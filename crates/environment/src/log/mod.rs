@@ -6,6 +6,6 @@ mod pipe;
 mod records;
 
 pub(crate) use journal::Journal;
-pub(crate) use lines::{InitPhase, InitStatus, Lines, Report, Status};
+pub(crate) use lines::{InitPhase, InitStatus, Lines, Report, Status, day, iso};
 pub(crate) use pipe::LogPipe;
 pub(crate) use records::{Record, Splitter};

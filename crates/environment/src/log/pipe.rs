@@ -1,11 +1,14 @@
 //! The read end of the pipe that everything a sandbox prints goes through.
 
 use super::{Record, Splitter};
+use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::task::{Context, Poll};
-use tokio::io::unix::AsyncFd;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::Receiver;
 
 /// Bytes taken by one read.
 const PIECE: usize = 16 * 1024;
@@ -15,7 +18,7 @@ const TURN: usize = 1024 * 1024;
 /// Reads without waiting; whoever owns it decides when.
 #[derive(Debug)]
 pub(crate) struct LogPipe {
-    pipe: AsyncFd<OwnedFd>,
+    pipe: Receiver,
     splitter: Splitter,
     ended: bool,
 }
@@ -24,30 +27,31 @@ impl LogPipe {
     /// A reader, and the end to hand to the sandbox.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = io::pipe()?;
-        rustix::io::ioctl_fionbio(&reader, true)?;
-        let pipe = AsyncFd::with_interest(OwnedFd::from(reader), tokio::io::Interest::READABLE)?;
+        let pipe = Receiver::from_owned_fd(reader.into())?;
         Ok((Self { pipe, splitter: Splitter::default(), ended: false }, writer.into()))
     }
 
     /// Takes what is there and appends the records that it completes. `Pending` when the pipe is empty for now and the
     /// task will be woken; `Ready` when there may be more.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>, records: &mut Vec<Record>) -> Poll<()> {
-        let mut taken = 0;
-        while !self.ended {
-            match self.pipe.poll_read_ready(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => self.ended = true,
-                Poll::Ready(Ok(mut ready)) => match read(ready.get_inner(), &mut self.splitter, records) {
-                    Read::Some(count) => taken += count,
-                    Read::Empty => ready.clear_ready(),
-                    Read::End => self.ended = true,
-                },
-            }
-            if taken >= TURN {
-                return Poll::Ready(());
-            }
+        if self.ended || self.pipe.poll_read_ready(context).is_pending() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        let mut piece = Vec::with_capacity(PIECE);
+        let mut taken = 0;
+        while taken < TURN {
+            piece.clear();
+            let reading = self.pipe.read_buf(&mut piece);
+            match std::task::ready!(pin!(reading).poll(context)) {
+                Ok(count @ 1..) => taken += count,
+                Ok(0) | Err(_) => {
+                    self.ended = true;
+                    return Poll::Pending;
+                }
+            }
+            self.splitter.feed(&piece, records);
+        }
+        Poll::Ready(())
     }
 
     /// Takes everything that was written before this call, and ends the record that has begun. Asks the pipe itself,
@@ -56,7 +60,7 @@ impl LogPipe {
         let mut taken = 0;
         // A pipe holds at most as much as `TURN`; what comes after that was written since.
         while !self.ended && taken < TURN {
-            match read(self.pipe.get_ref(), &mut self.splitter, records) {
+            match read(&self.pipe, &mut self.splitter, records) {
                 Read::Some(count) => taken += count,
                 Read::Empty => break,
                 Read::End => self.ended = true,
@@ -72,7 +76,7 @@ enum Read {
     End,
 }
 
-fn read(pipe: &OwnedFd, splitter: &mut Splitter, records: &mut Vec<Record>) -> Read {
+fn read(pipe: &Receiver, splitter: &mut Splitter, records: &mut Vec<Record>) -> Read {
     let mut piece = [const { MaybeUninit::uninit() }; PIECE];
     match rustix::io::read(pipe, &mut piece) {
         Ok((bytes, _)) if bytes.is_empty() => Read::End,

@@ -8,4 +8,4 @@
 mod machine;
 mod server;
 
-pub(crate) use server::{RuntimeApi, RuntimeApiError};
+pub(crate) use server::RuntimeApi;

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Oldest Python that the bootstrap runs on, as in `python3.8`.
-pub const OLDEST_PYTHON_MINOR: u32 = 8;
+const OLDEST_PYTHON_MINOR: u32 = 8;
 /// Oldest Node that the bootstrap runs on.
-pub const OLDEST_NODE_MAJOR: u32 = 18;
+const OLDEST_NODE_MAJOR: u32 = 18;
 /// Where an interpreter from outside the system directories appears inside the sandbox.
 pub(crate) const LANGUAGE_DIR: &str = "/var/lang";
 /// Directories that every sandbox sees at their own place.

@@ -1,0 +1,430 @@
+//! One execution environment: the life cycle with its I/O.
+
+use crate::Deployment;
+use crate::ending::Ending;
+use crate::host::Host;
+use crate::life::{Finish, InitFailure, Input, Life, Output};
+use crate::log::{InitPhase, InitStatus, Journal, Lines, Record, Report, Status};
+use crate::outcome::{Completed, Completion, Failure, FunctionError};
+use crate::process::{LaunchFailure, Plan, Process};
+use martlet_model::{Invocation, Timestamp};
+use martlet_telemetry::{MeteringRecord, Trigger, log_group_arn};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
+
+type Launching = Pin<Box<dyn Future<Output = Result<Process, LaunchFailure>> + Send>>;
+
+/// One execution environment. It is passive: it does its work on the task that uses it, and nothing while nobody does.
+/// It takes one event at a time. Dropping it kills its processes.
+pub struct Environment {
+    host: Arc<Host>,
+    id: Arc<str>,
+    plan: Arc<Plan>,
+    architecture: Arc<str>,
+    life: Life,
+    process: Option<Process>,
+    /// A process that is being started in place of one whose init phase failed.
+    launching: Option<Launching>,
+    lines: Lines,
+    journal: Journal,
+    /// Kept for its room.
+    records: Vec<Record>,
+    current: Option<Current>,
+    /// An end that was known when the event was handed over.
+    early: Option<Completion>,
+    timer: Option<Pin<Box<Sleep>>>,
+    frozen: bool,
+    cpu_micros_seen: u64,
+}
+
+/// The event at hand.
+struct Current {
+    invocation: Invocation,
+    begun: Timestamp,
+    deadline: Timestamp,
+    /// The START line is written.
+    started: bool,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").field("id", &self.id).field("life", &self.life).finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    pub(crate) fn new(host: Arc<Host>, id: Arc<str>, plan: Arc<Plan>) -> Self {
+        let version = &plan.deployment.version;
+        let group = log_group_arn(&version.function.account, &version.function.region, &plan.log_group);
+        let journal = Journal::new(host.telemetry().clone(), group, Arc::clone(&plan.log_stream));
+        let timeout = Duration::from_secs(u64::from(version.configuration.timeout_seconds));
+        Self {
+            life: Life::new(Instant::now(), timeout),
+            lines: Lines::new(&version.configuration.logging),
+            architecture: version.configuration.architecture.as_str().into(),
+            host,
+            id,
+            plan,
+            process: None,
+            launching: None,
+            journal,
+            records: Vec::new(),
+            current: None,
+            early: None,
+            timer: None,
+            frozen: false,
+            cpu_micros_seen: 0,
+        }
+    }
+
+    /// The init phase. An error is one of the platform; the environment is then of no use.
+    pub(crate) async fn initialize(&mut self) -> Result<(), LaunchFailure> {
+        let version = &self.plan.deployment.version;
+        let line = self.lines.init_start(
+            self.host.now(),
+            &self.host.runtime_version(&self.plan),
+            version.function.name.as_str(),
+            &version.version.to_string(),
+        );
+        self.journal.line(self.host.now(), line);
+        self.launching = Some(Box::pin(self.host.launch(&self.plan)));
+        let result = loop {
+            match poll_fn(|context| self.poll_output(context)).await? {
+                Output::Initialized => break Ok(()),
+                Output::InitFailed { took, why } => {
+                    self.report_init(took, InitPhase::Init, &why);
+                    break Ok(());
+                }
+                _ => {}
+            }
+        };
+        self.take_records();
+        self.journal.flush();
+        result
+    }
+
+    /// Hands over an event, and thaws the environment if it is frozen. [`Environment::complete`] then deals with it; the
+    /// time of the invocation begins now. Nothing is done if another event is under way.
+    pub fn begin(&mut self, invocation: Invocation) {
+        debug_assert!(self.current.is_none(), "one event at a time");
+        if self.current.is_some() {
+            return;
+        }
+        self.thaw();
+        let now = Instant::now();
+        let begun = self.host.now();
+        if let Some(exit) = self.process.as_ref().and_then(Process::exit) {
+            self.life.input(now, Input::Exited(exit));
+        }
+        self.journal.open(invocation.request_id.clone());
+        let timeout = u64::from(self.plan.deployment.version.configuration.timeout_seconds) * 1000;
+        self.current =
+            Some(Current { invocation, begun, deadline: begun.plus_millis(timeout), started: false });
+        let output = self.life.begin(now);
+        self.early = self.carry_out(output);
+    }
+
+    /// Resolves when the event that [`Environment::begin`] handed over is dealt with: answered, failed, stopped at its
+    /// deadline, or not delivered at all. Its log and its metering record are then with telemetry.
+    ///
+    /// Dropping the future loses nothing, and calling again goes on; in between nobody reads the function's output or
+    /// watches its deadline. Pending for ever when no event was handed over.
+    pub async fn complete(&mut self) -> Completion {
+        poll_fn(|context| self.poll_complete(context)).await
+    }
+
+    /// Stops the processes where they stand. Does nothing during an invocation.
+    pub fn freeze(&mut self) {
+        if self.frozen || self.life.is_busy() {
+            return;
+        }
+        if let Some(process) = &self.process {
+            match process.freeze() {
+                Ok(()) => self.frozen = true,
+                // It goes on running, which costs something and harms nobody.
+                Err(error) => tracing::warn!(environment = %self.id, %error, "could not freeze"),
+            }
+        }
+    }
+
+    /// Lets the processes run again; [`Environment::begin`] does it by itself.
+    pub fn thaw(&mut self) {
+        if !std::mem::take(&mut self.frozen) {
+            return;
+        }
+        if let Some(process) = &self.process
+            && let Err(error) = process.thaw()
+        {
+            // It cannot be used any more; the invocation that follows finds it ended.
+            tracing::warn!(environment = %self.id, %error, "could not thaw, ending it");
+            process.kill();
+        }
+    }
+
+    /// Resolves when the processes of this moment are gone; at once when there are none. An invocation may replace them
+    /// (a failed init phase is run again by a new process), so ask again after one.
+    pub fn exited(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let watch = self.process.as_ref().map(Process::exit_watch);
+        async move {
+            if let Some(watch) = watch {
+                watch.await;
+            }
+        }
+    }
+
+    /// Memory it holds at this moment, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.process.as_ref().map_or(0, Process::memory_bytes)
+    }
+
+    /// 32 hexadecimal digits, the last part of its log stream's name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it was started from.
+    #[must_use]
+    pub fn deployment(&self) -> &Arc<Deployment> {
+        &self.plan.deployment
+    }
+
+    /// The shutdown phase: kills the processes and resolves when they are gone. There are no extensions yet, and without
+    /// them Lambda announces it to nobody either.
+    pub async fn stop(mut self) {
+        self.launching = None;
+        if let Some(process) = &mut self.process {
+            process.kill();
+            process.exit_watch().await;
+            process.drain_log(&mut self.records);
+        }
+        self.take_records();
+        self.journal.flush();
+    }
+
+    fn poll_complete(&mut self, context: &mut Context<'_>) -> Poll<Completion> {
+        if let Some(early) = self.early.take() {
+            return Poll::Ready(early);
+        }
+        if self.current.is_none() {
+            return Poll::Pending;
+        }
+        loop {
+            let output = match std::task::ready!(self.poll_output(context)) {
+                Ok(output) => output,
+                // A process could not be started in place of the one that failed: another environment may fare better.
+                Err(failure) => {
+                    tracing::warn!(environment = %self.id, ?failure, "could not start again");
+                    self.life.input(Instant::now(), Input::Lost);
+                    Output::Undelivered
+                }
+            };
+            if let Some(completion) = self.carry_out(output) {
+                return Poll::Ready(completion);
+            }
+        }
+    }
+
+    /// Carries out what the life cycle asks for during an invocation, and returns its end.
+    fn carry_out(&mut self, output: Output) -> Option<Completion> {
+        match output {
+            Output::Wait | Output::Initialized | Output::InitFailed { .. } => None,
+            Output::Deliver => {
+                self.write_start();
+                if let (Some(process), Some(current)) = (&mut self.process, &self.current) {
+                    process.deliver(&current.invocation, current.deadline);
+                }
+                None
+            }
+            Output::Restart => {
+                self.process = None;
+                self.cpu_micros_seen = 0;
+                self.launching = Some(Box::pin(self.host.launch(&self.plan)));
+                None
+            }
+            Output::Undelivered => {
+                self.launching = None;
+                self.journal.close();
+                self.current.take().map(|current| Completion::Undelivered(current.invocation))
+            }
+            Output::Finish(finish) => {
+                let current = self.current.take()?;
+                Some(Completion::Done(self.finish(current, finish)))
+            }
+        }
+    }
+
+    /// The next thing that the life cycle wants done.
+    fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Result<Output, LaunchFailure>> {
+        let input = match self.poll_input(context) {
+            Poll::Ready(input) => input?,
+            Poll::Pending => {
+                if self.take_records() {
+                    self.journal.flush();
+                }
+                std::task::ready!(self.poll_timer(context));
+                return Poll::Ready(Ok(self.life.expire(Instant::now())));
+            }
+        };
+        Poll::Ready(Ok(self.life.input(Instant::now(), input)))
+    }
+
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, LaunchFailure>> {
+        if let Some(launching) = &mut self.launching {
+            let launched = std::task::ready!(launching.as_mut().poll(context));
+            self.launching = None;
+            match launched {
+                Ok(process) => self.process = Some(process),
+                Err(LaunchFailure::NoEntrypoint(reason)) => {
+                    return Poll::Ready(Ok(Input::NoEntrypoint(reason)));
+                }
+                Err(failure @ LaunchFailure::Platform(_)) => return Poll::Ready(Err(failure)),
+            }
+        }
+        match &mut self.process {
+            Some(process) => process.poll(context, &mut self.records).map(Ok),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.life.deadline() else { return Poll::Pending };
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(context)
+    }
+
+    /// Moves what the function has printed into the journal; true when there was something.
+    fn take_records(&mut self) -> bool {
+        if self.records.is_empty() {
+            return false;
+        }
+        let now = self.host.now();
+        for record in self.records.drain(..) {
+            self.journal.record(now, record);
+        }
+        true
+    }
+
+    fn drain_log(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.drain_log(&mut self.records);
+        }
+        self.take_records();
+    }
+
+    fn write_start(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        if !std::mem::replace(&mut current.started, true) {
+            let now = self.host.now();
+            let version = self.plan.deployment.version.version.to_string();
+            let line = self.lines.start(now, current.invocation.request_id.as_str(), &version);
+            self.journal.line(now, line);
+            // A reader who follows the log sees what is running.
+            self.journal.flush();
+        }
+    }
+
+    fn report_init(&mut self, took: Duration, phase: InitPhase, why: &InitFailure) {
+        if let (InitFailure::TimedOut, Some(process)) = (why, &self.process) {
+            process.kill();
+        }
+        self.drain_log();
+        let status = match why {
+            InitFailure::TimedOut => InitStatus::Timeout,
+            InitFailure::Failed(failure) => InitStatus::Error(&failure.error_type),
+            InitFailure::Exited(exit) => InitStatus::Error(exit.error_type()),
+            InitFailure::NoEntrypoint(_) => InitStatus::Error(Failure::NO_ENTRYPOINT),
+        };
+        let now = self.host.now();
+        let line = self.lines.init_report(now, took, phase, status);
+        self.journal.line(now, line);
+        if phase == InitPhase::Init {
+            self.process = None;
+        }
+    }
+
+    /// Writes the last lines and the bill of an invocation.
+    fn finish(&mut self, current: Current, finish: Finish) -> Completed {
+        if let (false, Some(process)) = (finish.reusable, &self.process) {
+            process.kill();
+        }
+        self.drain_log();
+        let configuration = &self.plan.deployment.version.configuration;
+        let id = &current.invocation.request_id;
+        let ending =
+            Ending::of(finish.verdict, id, configuration.timeout_seconds, finish.failed_init.is_some());
+        let now = self.host.now();
+        if let Some(took) = finish.failed_init {
+            let status = match ending.status() {
+                Status::Timeout => InitStatus::Timeout,
+                _ => InitStatus::Error(ending.error_type()),
+            };
+            self.journal.line(now, self.lines.init_report(now, took, InitPhase::Invoke, status));
+        }
+        let started = current.started;
+        if !started {
+            let version = self.plan.deployment.version.version.to_string();
+            self.journal.line(now, self.lines.start(now, id.as_str(), &version));
+        }
+        if let Some(note) = ending.note(now) {
+            self.journal.line(now, note);
+        }
+        let usage = self.process.as_mut().map(Process::usage).unwrap_or_default();
+        let report = Report {
+            request_id: id.as_str(),
+            duration: finish.duration,
+            billed_ms: finish.billed_ms,
+            memory_mb: configuration.memory_mb,
+            max_memory_mb: usage.memory_peak_bytes.div_ceil(1 << 20),
+            init: finish.init,
+            status: ending.status(),
+        };
+        for line in self.lines.end(now, &report) {
+            self.journal.line(now, line);
+        }
+        let log_tail = self.journal.close();
+        let cpu_micros = usage.cpu_micros.saturating_sub(self.cpu_micros_seen);
+        self.cpu_micros_seen = usage.cpu_micros;
+        let version = &self.plan.deployment.version;
+        self.host.telemetry().meter(MeteringRecord {
+            function: version.function.clone(),
+            version: version.version,
+            attempt: 1,
+            trigger: Trigger::Request,
+            architecture: Arc::clone(&self.architecture),
+            memory_mb: configuration.memory_mb,
+            environment: Arc::clone(&self.id),
+            started: current.begun,
+            cold_start: finish.init.is_some() || finish.failed_init.is_some(),
+            init_micros: micros(finish.init.unwrap_or_default()),
+            duration_micros: micros(finish.duration),
+            billed_millis: finish.billed_ms,
+            cpu_micros,
+            max_memory_bytes: usage.memory_peak_bytes,
+            bytes_in: current.invocation.payload.len() as u64,
+            bytes_out: ending.payload.len() as u64,
+            status: ending.metered(),
+            request_id: current.invocation.request_id,
+        });
+        Completed {
+            function_error: ending.is_failure().then_some(FunctionError::Unhandled),
+            payload: ending.payload,
+            log_tail,
+            reusable: finish.reusable,
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,330 @@
+//! The process behind an environment: how it is started, and how to hear from it.
+
+use crate::Deployment;
+use crate::StartError;
+use crate::bootstraps::{self, RUNTIME_DIR, TELEMETRY_FD};
+use crate::channel::{Channel, ChannelError};
+use crate::life::Input;
+use crate::log::{LogPipe, Record};
+use crate::outcome::Exit;
+use crate::runtime_api::RuntimeApi;
+use crate::runtimes::Interpreter;
+use crate::variables::{RUNTIME_API_PORT, TASK_DIR, variables};
+use bytes::Bytes;
+use martlet_model::{Invocation, RuntimeFamily, Timestamp, limits};
+use martlet_sandbox::{
+    Bind, ExitStatus, ExitWatch, LaunchError, Launcher, Sandbox, SandboxSpec, Step, Usage,
+};
+use std::fs::OpenOptions;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// What an environment runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Program {
+    /// An interpreter with one of our bootstraps; `compiled` is the Python one, ready to run.
+    Managed { interpreter: Interpreter, compiled: Option<Bytes> },
+    /// The package's own `bootstrap`.
+    Provided,
+}
+
+/// Everything that starting the process again needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) deployment: Arc<Deployment>,
+    pub(crate) program: Program,
+    pub(crate) log_group: String,
+    pub(crate) log_stream: Arc<str>,
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub(crate) enum LaunchFailure {
+    /// The package has nothing that can be run; as Lambda words it.
+    NoEntrypoint(String),
+    /// The platform's fault.
+    Platform(StartError),
+}
+
+impl From<io::Error> for LaunchFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Platform(StartError::Descriptors(error))
+    }
+}
+
+/// A sandbox with the environment's main process in it. Dropping it kills everything inside.
+#[derive(Debug)]
+pub(crate) struct Process {
+    sandbox: Sandbox,
+    exit: ExitWatch,
+    transport: Transport,
+    log: LogPipe,
+    /// OOM kills before the event at hand: what was killed then has been survived.
+    oom_kills_seen: u64,
+    /// The runtime has closed its end, and only its exit is waited for.
+    hung_up: bool,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Managed(Channel),
+    Provided(RuntimeApi),
+}
+
+impl Process {
+    /// Makes the sandbox and starts the program in it.
+    pub(crate) async fn launch(launcher: Launcher, plan: Arc<Plan>) -> Result<Self, LaunchFailure> {
+        let (log, writer) = LogPipe::pair()?;
+        let mut descriptors = output_descriptors(writer)?;
+        let (spec, channel) = match &plan.program {
+            Program::Managed { .. } => {
+                let (channel, theirs) = Channel::pair()?;
+                descriptors.push(theirs);
+                (specification(&plan), Some(channel))
+            }
+            Program::Provided => {
+                check_entrypoint(&plan.deployment.code_dir).map_err(LaunchFailure::NoEntrypoint)?;
+                (specification(&plan), None)
+            }
+        };
+        let mut sandbox = match launcher.launch(spec, descriptors).await {
+            Ok(sandbox) => sandbox,
+            Err(LaunchError::Step { step: Step::Exec, errno, .. }) if channel.is_none() => {
+                return Err(LaunchFailure::NoEntrypoint(exec_failure(&errno)));
+            }
+            Err(error) => return Err(LaunchFailure::Platform(StartError::Sandbox(error))),
+        };
+        let transport = match channel {
+            Some(channel) => Transport::Managed(channel),
+            None => {
+                let missing =
+                    || io::Error::new(io::ErrorKind::NotFound, "the sandbox came without a listener");
+                let listener = sandbox.take_listener().ok_or_else(missing)?;
+                Transport::Provided(RuntimeApi::new(listener)?)
+            }
+        };
+        let exit = sandbox.exit();
+        Ok(Self { sandbox, exit, transport, log, oom_kills_seen: 0, hung_up: false })
+    }
+
+    /// Gives the runtime an event; [`Process::poll`] drives it on.
+    pub(crate) fn deliver(&mut self, invocation: &Invocation, deadline: Timestamp) {
+        match &mut self.transport {
+            Transport::Managed(channel) => channel.deliver(invocation, deadline),
+            Transport::Provided(api) => api.deliver(invocation, deadline),
+        }
+    }
+
+    /// What happens next; meanwhile appends what the process prints to `records`.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>, records: &mut Vec<Record>) -> Poll<Input> {
+        // An end that is known comes first: nobody is left to take an event.
+        if let Some(status) = self.exit.status() {
+            return Poll::Ready(self.ended(context, status));
+        }
+        if let Poll::Ready(input) = self.poll_transport(context) {
+            return Poll::Ready(input);
+        }
+        if self.log.poll(context, records).is_ready() {
+            // There is more, but others have waited long enough.
+            context.waker().wake_by_ref();
+        }
+        if let Poll::Ready(status) = Pin::new(&mut self.exit).poll(context) {
+            return Poll::Ready(self.ended(context, status));
+        }
+        Poll::Pending
+    }
+
+    fn poll_transport(&mut self, context: &mut Context<'_>) -> Poll<Input> {
+        if self.hung_up {
+            return Poll::Pending;
+        }
+        let violation = match &mut self.transport {
+            Transport::Managed(channel) => match std::task::ready!(channel.poll(context)) {
+                Ok(input) => return Poll::Ready(input),
+                Err(ChannelError::Unread) => return Poll::Ready(Input::Lost),
+                Err(ChannelError::Closed) => None,
+                Err(error @ (ChannelError::Frame(_) | ChannelError::OutOfTurn(_))) => Some(error),
+            },
+            Transport::Provided(api) => match std::task::ready!(api.poll(context)) {
+                Ok(input) => return Poll::Ready(input),
+                Err(error) => {
+                    tracing::warn!(sandbox = self.sandbox.id(), error = %error, "the Runtime API has stopped");
+                    None
+                }
+            },
+        };
+        self.hung_up = true;
+        match violation {
+            Some(error) => {
+                tracing::debug!(sandbox = self.sandbox.id(), %error, "ending a runtime that does not keep to the protocol");
+                self.sandbox.kill();
+                Poll::Ready(Input::Violation)
+            }
+            // It is ending, or has chosen to be silent until its deadline.
+            None => Poll::Pending,
+        }
+    }
+
+    /// What the end means: an answer may have come right before it, and an event may not have been seen.
+    fn ended(&mut self, context: &mut Context<'_>, status: ExitStatus) -> Input {
+        if !self.hung_up {
+            match &mut self.transport {
+                Transport::Managed(channel) => match channel.last_words() {
+                    Ok(input) => return input,
+                    Err(ChannelError::Unread) => return Input::Lost,
+                    Err(_) => {}
+                },
+                Transport::Provided(api) if api.is_untaken() => return Input::Lost,
+                Transport::Provided(api) => {
+                    if let Poll::Ready(Ok(input)) = api.poll(context) {
+                        return input;
+                    }
+                }
+            }
+        }
+        Input::Exited(self.exit_of(status))
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.exit.status().map(|status| self.exit_of(status))
+    }
+
+    fn exit_of(&self, status: ExitStatus) -> Exit {
+        Exit { status, out_of_memory: self.sandbox.usage().oom_kills > self.oom_kills_seen }
+    }
+
+    /// Appends what the process printed before this call to `records`.
+    pub(crate) fn drain_log(&mut self, records: &mut Vec<Record>) {
+        self.log.drain(records);
+    }
+
+    /// What has been used so far. OOM kills up to here are taken as survived.
+    pub(crate) fn usage(&mut self) -> Usage {
+        let usage = self.sandbox.usage();
+        self.oom_kills_seen = usage.oom_kills;
+        usage
+    }
+
+    /// Memory held at this moment, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.sandbox.usage().memory_bytes
+    }
+
+    /// Resolves when it has ended; may be held longer than the process.
+    pub(crate) fn exit_watch(&self) -> ExitWatch {
+        self.exit.clone()
+    }
+
+    pub(crate) fn kill(&self) {
+        self.sandbox.kill();
+    }
+
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        self.sandbox.freeze()
+    }
+
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.sandbox.thaw()
+    }
+}
+
+/// The three numbers under which the log pipe appears. The telemetry descriptor is opened anew: a program that makes its
+/// standard output non-blocking would otherwise make it so, too, and cut its own log frames.
+fn output_descriptors(writer: OwnedFd) -> io::Result<Vec<(OwnedFd, i32)>> {
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let telemetry = OpenOptions::new().write(true).open(path)?;
+    Ok(vec![(writer.try_clone()?, 1), (writer, 2), (telemetry.into(), TELEMETRY_FD)])
+}
+
+fn specification(plan: &Plan) -> SandboxSpec {
+    let version = &plan.deployment.version;
+    let configuration = &version.configuration;
+    let mut env = variables(version, &plan.log_group, &plan.log_stream);
+    let mut binds = vec![Bind::new(&plan.deployment.code_dir, TASK_DIR)];
+    let mut files = Vec::new();
+    let mut listen = None;
+    let argv = match &plan.program {
+        Program::Managed { interpreter, compiled } => {
+            binds.extend(interpreter.binds.iter().map(|(host, inside)| Bind::new(host, inside)));
+            managed_argv(interpreter, compiled.as_ref(), configuration.memory_mb, &mut env, &mut files)
+        }
+        Program::Provided => {
+            listen = Some(RUNTIME_API_PORT);
+            vec![format!("{TASK_DIR}/bootstrap")]
+        }
+    };
+    SandboxSpec {
+        argv,
+        env,
+        cwd: TASK_DIR.to_owned(),
+        hostname: "localhost".to_owned(),
+        binds,
+        files,
+        tmp_bytes: u64::from(configuration.ephemeral_mb) << 20,
+        memory_bytes: u64::from(configuration.memory_mb) << 20,
+        cpu_millis: configuration.cpu_millis(),
+        pids: limits::PROCESSES,
+        open_files: limits::OPEN_FILES,
+        listen,
+    }
+}
+
+/// Interpreter, options and bootstrap; the bootstrap is added to `files`.
+fn managed_argv(
+    interpreter: &Interpreter,
+    compiled: Option<&Bytes>,
+    memory_mb: u32,
+    env: &mut [(String, String)],
+    files: &mut Vec<(String, Vec<u8>)>,
+) -> Vec<String> {
+    let mut argv = vec![interpreter.inside.clone()];
+    let (name, content) = match interpreter.runtime.family() {
+        Some(RuntimeFamily::Node { .. }) => {
+            let options = env.iter().find(|(name, _)| name == "NODE_OPTIONS").map(|(_, options)| options);
+            argv.extend(bootstraps::node_options(memory_mb, options.map_or("", String::as_str)));
+            ("bootstrap.cjs", bootstraps::NODE.as_bytes().to_vec())
+        }
+        _ => {
+            argv.extend(bootstraps::PYTHON_OPTIONS.map(str::to_owned));
+            match compiled {
+                Some(compiled) => ("bootstrap.pyc", compiled.to_vec()),
+                None => ("bootstrap.py", bootstraps::PYTHON.as_bytes().to_vec()),
+            }
+        }
+    };
+    let path = format!("{RUNTIME_DIR}/{name}");
+    argv.push(path.clone());
+    files.push((path, content));
+    argv
+}
+
+/// Tells in Lambda's words why a package has no `bootstrap` that can be run. What only the kernel can tell (a script whose
+/// interpreter is missing, a foreign binary) shows when it is run.
+fn check_entrypoint(code_dir: &Path) -> Result<(), String> {
+    match code_dir.join("bootstrap").symlink_metadata() {
+        // A link is resolved inside the sandbox, where it may lead elsewhere than out here.
+        Ok(metadata) if metadata.is_symlink() => Ok(()),
+        Ok(metadata) if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 => {
+            Err(exec_failure(&io::ErrorKind::PermissionDenied.into()))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err("Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]".to_owned()),
+    }
+}
+
+fn exec_failure(error: &io::Error) -> String {
+    let reason = match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::NotFound, _) => "no such file or directory".to_owned(),
+        (io::ErrorKind::PermissionDenied, _) => "permission denied".to_owned(),
+        (_, Some(code)) if code == rustix::io::Errno::NOEXEC.raw_os_error() => "exec format error".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("fork/exec {TASK_DIR}/bootstrap: {reason}")
+}
