@@ -10,6 +10,7 @@ use std::fmt::Write;
 const MOST_TOLD: usize = 100;
 /// Longest value that a message repeats, in characters.
 const LONGEST_SHOWN: usize = 2_000;
+const NOT_NULL: &str = "Member must not be null";
 
 /// Checks decoded members against their structure.
 ///
@@ -49,7 +50,7 @@ impl<'m> Check<'m> {
                 Some((_, value)) => self.value(member.shape, value),
                 // The payload is the body itself, which is always there.
                 None if member.required && structure.payload != Some(at) => {
-                    self.fail(&Shown::Null, "Member must not be null");
+                    self.fail(&Shown::Null, NOT_NULL);
                 }
                 None => {}
             }
@@ -88,7 +89,7 @@ impl<'m> Check<'m> {
             }
         } else if values.iter().any(|value| !satisfies(inner, value)) {
             let mut all = all_constraints(inner);
-            all.push("Member must not be null".to_owned());
+            all.push(NOT_NULL.to_owned());
             let constraint = format!("Member must satisfy constraint: [{}]", all.join(", "));
             self.fail(&Shown::of_either(shape, inner, value), &constraint);
         }
@@ -117,8 +118,9 @@ impl<'m> Check<'m> {
                 self.path.pop();
             }
         } else if entries.iter().any(|(_, value)| !satisfies(inner_shape, value)) {
-            let all = all_constraints(inner_shape).join(", ");
-            self.fail(&shown, &format!("Map value must satisfy constraint: [{all}]"));
+            let mut all = all_constraints(inner_shape);
+            all.push(NOT_NULL.to_owned());
+            self.fail(&shown, &format!("Map value must satisfy constraint: [{}]", all.join(", ")));
         }
     }
 
@@ -210,72 +212,75 @@ fn text_satisfies(shape: &Shape, text: &str) -> bool {
 
 fn broken_constraints(shape: &Shape, value: &Value, broken: &mut Vec<String>) {
     match (&shape.kind, value) {
-        (_, Value::Null) => broken.push("Member must not be null".to_owned()),
+        (_, Value::Null) => broken.push(NOT_NULL.to_owned()),
         (Kind::String { .. }, Value::Text(text)) => text_constraints(shape, text, broken),
         (Kind::Integer { range, .. }, Value::Integer(value)) => {
-            range_constraints(*range, *value as f64, broken)
+            outside(*range, *value as f64, integer_text, broken)
         }
-        (Kind::Double { range }, Value::Number(value)) => range_constraints(*range, *value, broken),
+        (Kind::Double { range }, Value::Number(value)) => outside(*range, *value, double_text, broken),
         (Kind::Blob { length }, Value::Blob(bytes)) => length_constraints(*length, bytes.len(), broken),
         _ => {}
     }
 }
 
+/// Pattern, enumeration, length: the order in which Lambda tells them.
 fn text_constraints(shape: &Shape, text: &str, broken: &mut Vec<String>) {
     let Kind::String { length, pattern, values } = &shape.kind else { return };
-    if *length != Bounds::default() {
-        length_constraints(*length, text.chars().count(), broken);
-    }
     if let Some(pattern) = pattern.as_ref().filter(|pattern| !pattern.matches(text)) {
         broken.push(pattern_text(pattern.source()));
     }
     if !values.is_empty() && !values.iter().any(|value| value == text) {
         broken.push(enum_text(values));
     }
+    if *length != Bounds::default() {
+        length_constraints(*length, text.chars().count(), broken);
+    }
 }
 
-/// Every constraint that a scalar shape has, broken or not: lists and maps tell all of them at once.
+/// Every constraint that the elements of a list or a map have, broken or not: they are told all at once.
 fn all_constraints(shape: &Shape) -> Vec<String> {
     let mut all = Vec::new();
     match &shape.kind {
         Kind::String { length, pattern, values } => {
-            all.extend(length.max.map(|max| length_text("less", max)));
-            all.extend(length.min.map(|min| length_text("greater", min)));
+            both(*length, length_text, &mut all);
             all.extend(pattern.as_ref().map(|pattern| pattern_text(pattern.source())));
             if !values.is_empty() {
                 all.push(enum_text(values));
             }
         }
-        Kind::Blob { length } => {
-            all.extend(length.max.map(|max| length_text("less", max)));
-            all.extend(length.min.map(|min| length_text("greater", min)));
-        }
-        Kind::Integer { range, .. } | Kind::Double { range } => {
-            all.extend(range.max.map(|max| range_text("less", max)));
-            all.extend(range.min.map(|min| range_text("greater", min)));
-        }
+        Kind::Blob { length } => both(*length, length_text, &mut all),
+        Kind::Integer { range, .. } => both(*range, integer_text, &mut all),
+        Kind::Double { range } => both(*range, double_text, &mut all),
         _ => {}
     }
     all
 }
 
-fn length_constraints(bounds: Bounds, length: usize, broken: &mut Vec<String>) {
-    let length = length as f64;
-    broken.extend(bounds.max.filter(|max| length > *max).map(|max| length_text("less", max)));
-    broken.extend(bounds.min.filter(|min| length < *min).map(|min| length_text("greater", min)));
+fn both(bounds: Bounds, text: fn(&str, f64) -> String, all: &mut Vec<String>) {
+    all.extend(bounds.max.map(|max| text("less", max)));
+    all.extend(bounds.min.map(|min| text("greater", min)));
 }
 
-fn range_constraints(bounds: Bounds, value: f64, broken: &mut Vec<String>) {
-    broken.extend(bounds.max.filter(|max| value > *max).map(|max| range_text("less", max)));
-    broken.extend(bounds.min.filter(|min| value < *min).map(|min| range_text("greater", min)));
+fn length_constraints(bounds: Bounds, length: usize, broken: &mut Vec<String>) {
+    outside(bounds, length as f64, length_text, broken);
+}
+
+fn outside(bounds: Bounds, value: f64, text: fn(&str, f64) -> String, broken: &mut Vec<String>) {
+    broken.extend(bounds.max.filter(|max| value > *max).map(|max| text("less", max)));
+    broken.extend(bounds.min.filter(|min| value < *min).map(|min| text("greater", min)));
 }
 
 fn length_text(side: &str, bound: f64) -> String {
     format!("Member must have length {side} than or equal to {bound}")
 }
 
-fn range_text(side: &str, bound: f64) -> String {
+fn integer_text(side: &str, bound: f64) -> String {
     format!("Member must have value {side} than or equal to {bound}")
+}
+
+/// Java prints a whole double with its `.0`.
+fn double_text(side: &str, bound: f64) -> String {
+    format!("Member must have value {side} than or equal to {bound:?}")
 }
 
 fn pattern_text(source: &str) -> String {
@@ -284,4 +289,118 @@ fn pattern_text(source: &str) -> String {
 
 fn enum_text(values: &[std::borrow::Cow<'static, str>]) -> String {
     format!("Member must satisfy enum value set: [{}]", values.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode;
+    use super::*;
+    use proptest::prelude::*;
+
+    const LAMBDA: &str = include_str!("../../models/lambda.json");
+    const LOGS: &str = include_str!("../../models/logs.json");
+
+    /// What is wrong with a body; empty when nothing is.
+    fn told(model: &'static str, operation: &str, body: &str) -> String {
+        let model = Model::read(model).unwrap();
+        let input = model.operations[model.operation(operation).unwrap()].input.unwrap();
+        let members = decode::body(&model, input, body.as_bytes()).unwrap();
+        check(&model, input, &members).err().unwrap_or_default()
+    }
+
+    fn create(more: &str) -> String {
+        let body =
+            format!(r#"{{"FunctionName":"f","Role":"arn:aws:iam::000000000000:role/r","Code":{{}},{more}}}"#);
+        told(LAMBDA, "CreateFunction", &body)
+    }
+
+    #[test]
+    fn failures_are_told_in_awss_words() {
+        assert_eq!(create(r#""Timeout":3"#), "");
+        assert_eq!(
+            create(r#""MemorySize":64"#),
+            "1 validation error detected: Value '64' at 'memorySize' failed to satisfy constraint: Member must have \
+             value greater than or equal to 128"
+        );
+        assert_eq!(
+            create(r#""PackageType":"Tar""#),
+            "1 validation error detected: Value 'Tar' at 'packageType' failed to satisfy constraint: Member must \
+             satisfy enum value set: [Zip, Image]"
+        );
+        assert_eq!(
+            create(r#""TracingConfig":{"Mode":"On"}"#),
+            "1 validation error detected: Value 'On' at 'tracingConfig.mode' failed to satisfy constraint: Member \
+             must satisfy enum value set: [Active, PassThrough]"
+        );
+        assert_eq!(
+            told(LAMBDA, "CreateFunction", r#"{"FunctionName":"f","Code":{}}"#),
+            "1 validation error detected: Value null at 'role' failed to satisfy constraint: Member must not be null"
+        );
+        let two = told(LOGS, "CreateLogGroup", r#"{"logGroupName":""}"#);
+        assert_eq!(
+            two,
+            "2 validation errors detected: Value '' at 'logGroupName' failed to satisfy constraint: Member must \
+             satisfy regular expression pattern: [\\.\\-_/#A-Za-z0-9]+; Value '' at 'logGroupName' failed to satisfy \
+             constraint: Member must have length greater than or equal to 1"
+        );
+    }
+
+    #[test]
+    fn lists_and_maps_tell_every_rule_of_their_elements() {
+        let layers = create(r#""Layers":["nonsense","more"]"#);
+        assert!(layers.starts_with(
+            "1 validation error detected: Value '[nonsense, more]' at 'layers' failed to satisfy constraint: Member \
+             must satisfy constraint: [Member must have length less than or equal to 2048, Member must have length \
+             greater than or equal to 1, Member must satisfy regular expression pattern: "
+        ), "{layers}");
+        assert!(layers.ends_with(", Member must not be null]"), "{layers}");
+        assert_eq!(
+            create(r#""Environment":{"Variables":{"1":"x"}}"#),
+            "1 validation error detected: Value at 'environment.variables' failed to satisfy constraint: Map keys \
+             must satisfy constraint: [Member must satisfy regular expression pattern: [a-zA-Z]([a-zA-Z0-9_])+]"
+        );
+        assert_eq!(
+            told(
+                LOGS,
+                "PutLogEvents",
+                r#"{"logGroupName":"g","logStreamName":"s","logEvents":[{"timestamp":1,"message":"m"},{"timestamp":-1,"message":""}]}"#
+            ),
+            "2 validation errors detected: Value '-1' at 'logEvents.2.member.timestamp' failed to satisfy constraint: \
+             Member must have value greater than or equal to 0; Value '' at 'logEvents.2.member.message' failed to \
+             satisfy constraint: Member must have length greater than or equal to 1"
+        );
+        let sizes = create(r#""Architectures":["x86_64","arm64"]"#);
+        assert!(
+            sizes.contains("Value '[x86_64, arm64]' at 'architectures'")
+                && sizes.ends_with("less than or equal to 1"),
+            "{sizes}"
+        );
+    }
+
+    #[test]
+    fn messages_have_an_end() {
+        let events = vec![r#"{"timestamp":-1,"message":""}"#; 5_000].join(",");
+        let text = told(
+            LOGS,
+            "PutLogEvents",
+            &format!(r#"{{"logGroupName":"g","logStreamName":"s","logEvents":[{events}]}}"#),
+        );
+        assert!(text.starts_with("100 validation errors detected"), "{}", &text[..80]);
+        let long = create(&format!(r#""Description":"{}""#, "é".repeat(100_000)));
+        assert!(long.len() < 5_000 && long.contains("length less than or equal to 256"));
+    }
+
+    proptest! {
+        /// Whatever JSON comes, it is decoded, refused or validated; nothing panics.
+        #[test]
+        fn no_body_panics(body in "([\\[\\]{},:]|\"(Code|ZipFile|Environment|Variables|Tags|Layers|Timeout|VpcConfig|SubnetIds|a)\"|null|true|-?[0-9]{1,25}(\\.5)?(e[0-9])?|\"\\PC{0,5}\"){0,40}") {
+            let model = Model::read(LAMBDA).unwrap();
+            for operation in ["CreateFunction", "Invoke", "PutFunctionEventInvokeConfig"] {
+                let input = model.operations[model.operation(operation).unwrap()].input.unwrap();
+                if let Ok(members) = decode::body(&model, input, body.as_bytes()) {
+                    let _ = check(&model, input, &members);
+                }
+            }
+        }
+    }
 }
