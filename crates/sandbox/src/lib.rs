@@ -16,6 +16,7 @@ mod cgroup;
 mod child;
 mod error;
 mod launcher;
+mod seccomp;
 mod server;
 mod spec;
 mod sys;

@@ -1,159 +1,273 @@
-//! The system-call filter: `policy/seccomp.json`, compiled for this machine.
+//! The system call filter: an allow-list kept as data (`policy/seccomp.json`), compiled when the launcher starts.
 //!
-//! Two filters are stacked. The first lets through what the policy allows and answers everything else `ENOSYS`, so that
-//! a system call newer than the policy looks like one that the kernel does not have, and programs fall back (`clone3`
-//! and io_uring are kept out that way). The second answers `EPERM` to what the policy refuses by name. Of two `errno`
-//! answers the kernel takes the one of the filter installed last (seccomp(2)).
+//! What is on no list is refused with `EPERM`. Some calls answer `ENOSYS` instead, as if the kernel were too old for
+//! them, because programs then fall back to an older way; so do all calls that are newer than the list.
 
-use seccompiler::{BpfProgram, TargetArch};
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use seccompiler::{BpfProgram, TargetArch, sock_filter};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 const POLICY: &str = include_str!("../policy/seccomp.json");
-
-/// Why the filter could not be made or installed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SeccompError {
-    #[error("the system-call policy does not parse")]
-    Policy(#[source] serde_json::Error),
-    #[error("there is no system-call policy for processors of kind {0}; Martlet runs on x86_64 and aarch64")]
-    Architecture(&'static str),
-    #[error("the system-call policy does not compile")]
-    Compile(#[source] seccompiler::Error),
-    #[error("the kernel does not take the system-call filter")]
-    Install(#[source] seccompiler::Error),
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Policy {
-    allow: Vec<Entry>,
-    refuse: Vec<Entry>,
+    #[serde(rename = "about")]
+    _about: String,
+    /// The highest system call number that the lists know of; the same on every architecture since 2019.
+    newest: u32,
+    allow: Vec<Group>,
+    absent: Vec<Group>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct Group {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reviews the policy; a test demands it"))]
     reason: String,
-    /// The one kind of processor that has these system calls.
+    calls: Vec<String>,
+    #[serde(default)]
+    when: Vec<Vec<Condition>>,
     only: Option<String>,
-    syscalls: Vec<String>,
-    /// All must hold. In the terms of seccompiler's own policy format.
-    args: Option<serde_json::Value>,
 }
 
-/// One filter in seccompiler's own policy format.
-#[derive(Serialize)]
-struct Table<'a> {
-    mismatch_action: serde_json::Value,
-    match_action: serde_json::Value,
-    filter: Vec<Row<'a>>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Condition {
+    arg: u8,
+    bits: u8,
+    op: Operation,
+    mask: Option<u64>,
+    value: u64,
 }
 
-#[derive(Serialize)]
-struct Row<'a> {
-    syscall: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    args: Option<&'a serde_json::Value>,
-    comment: &'a str,
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Operation {
+    Eq,
+    Ne,
+    MaskedEq,
 }
 
-/// The compiled policy, in the order of installation. Made once, by the launcher; children inherit the memory.
-pub(crate) struct Filter {
+/// The filters of one architecture, in the order in which they must be applied.
+pub(crate) struct Filters {
     programs: [BpfProgram; 2],
 }
 
-/// Compiles the policy for this machine.
-pub(crate) fn compile() -> Result<Filter, SeccompError> {
-    compile_for(std::env::consts::ARCH)
+/// The policy could not be compiled: a mistake in the policy file, or a machine of another architecture.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FilterError {
+    #[error("there is no system call policy for this architecture ({0})")]
+    Architecture(&'static str),
+    #[error("the system call policy cannot be read")]
+    Policy(#[from] serde_json::Error),
+    #[error("the system call policy cannot be compiled")]
+    Compile(#[from] seccompiler::Error),
 }
 
-fn compile_for(architecture: &'static str) -> Result<Filter, SeccompError> {
-    let target = TargetArch::try_from(architecture).map_err(|_| SeccompError::Architecture(architecture))?;
-    let policy: Policy = serde_json::from_str(POLICY).map_err(SeccompError::Policy)?;
-    let allow = serde_json::Value::from("allow");
-    let errno = |number: i32| serde_json::json!({ "errno": number });
-    let tables = HashMap::from([
-        ("allow", table(&policy.allow, architecture, errno(libc::ENOSYS), allow.clone())),
-        ("refuse", table(&policy.refuse, architecture, allow, errno(libc::EPERM))),
-    ]);
-    let text = serde_json::to_vec(&tables).map_err(SeccompError::Policy)?;
-    let mut programs = seccompiler::compile_from_json(&text[..], target).map_err(SeccompError::Compile)?;
-    let mut take = |name: &str| programs.remove(name).unwrap_or_default();
-    Ok(Filter { programs: [take("allow"), take("refuse")] })
-}
-
-fn table<'a>(
-    entries: &'a [Entry],
-    architecture: &str,
-    mismatch_action: serde_json::Value,
-    match_action: serde_json::Value,
-) -> Table<'a> {
-    let here = |entry: &&Entry| entry.only.as_deref().is_none_or(|only| only == architecture);
-    let rows = |entry: &'a Entry| {
-        let row = |syscall| Row { syscall, args: entry.args.as_ref(), comment: &entry.reason };
-        entry.syscalls.iter().map(String::as_str).map(row)
-    };
-    Table { mismatch_action, match_action, filter: entries.iter().filter(here).flat_map(rows).collect() }
-}
-
-impl Filter {
-    /// Puts the calling thread, and all that it will ever start, under the filter. Needs `no_new_privs`. Cannot be undone.
-    pub(crate) fn install(&self) -> Result<(), SeccompError> {
-        self.programs.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(SeccompError::Install))
+impl Filters {
+    /// For this machine.
+    pub(crate) fn compile() -> Result<Self, FilterError> {
+        let name = std::env::consts::ARCH;
+        let arch = match name {
+            "x86_64" => TargetArch::x86_64,
+            "aarch64" => TargetArch::aarch64,
+            other => return Err(FilterError::Architecture(other)),
+        };
+        Self::compile_for(&serde_json::from_str(POLICY)?, name, arch)
     }
+
+    fn compile_for(policy: &Policy, name: &str, arch: TargetArch) -> Result<Self, FilterError> {
+        let refused = json!({ "errno": libc::EPERM });
+        let absent = json!({ "errno": libc::ENOSYS });
+        let input = json!({
+            "allow": {
+                "mismatch_action": refused, "match_action": "allow", "filter": rules(&policy.allow, name),
+            },
+            "absent": {
+                "mismatch_action": "allow", "match_action": absent, "filter": rules(&policy.absent, name),
+            },
+        });
+        let mut compiled = seccompiler::compile_from_json(input.to_string().as_bytes(), arch)?;
+        let mut take = |name: &str| compiled.remove(name).unwrap_or_default();
+        let allow = take("allow");
+        let absent = unknown_are_absent(policy.newest).into_iter().chain(take("absent")).collect();
+        // Of two refusals the one of the filter that was applied last counts.
+        Ok(Self { programs: [allow, absent] })
+    }
+
+    /// Puts this process and all its descendants under the filters, for good.
+    pub(crate) fn apply(&self) -> std::io::Result<()> {
+        for program in &self.programs {
+            seccompiler::apply_filter(program).map_err(|error| match error {
+                seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
+                other => std::io::Error::other(other),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The rules in the compiler's own format: one for each call and alternative.
+fn rules(groups: &[Group], arch: &str) -> Vec<Value> {
+    let mut rules = Vec::new();
+    for group in groups.iter().filter(|group| group.only.as_deref().is_none_or(|only| only == arch)) {
+        for call in &group.calls {
+            if group.when.is_empty() {
+                rules.push(json!({ "syscall": call }));
+            }
+            for alternative in &group.when {
+                let args: Vec<Value> = alternative.iter().map(Condition::to_rule).collect();
+                rules.push(json!({ "syscall": call, "args": args }));
+            }
+        }
+    }
+    rules
+}
+
+impl Condition {
+    fn to_rule(&self) -> Value {
+        let operation = match self.op {
+            Operation::Eq => json!("eq"),
+            Operation::Ne => json!("ne"),
+            Operation::MaskedEq => json!({ "masked_eq": self.mask.unwrap_or(u64::MAX) }),
+        };
+        let width = if self.bits == 32 { "dword" } else { "qword" };
+        json!({ "index": self.arg, "type": width, "op": operation, "val": self.value })
+    }
+}
+
+/// Answers `ENOSYS` to every number above `newest`; on x86_64 that includes the whole second numbering (x32). What follows it
+/// decides about the rest.
+fn unknown_are_absent(newest: u32) -> [sock_filter; 3] {
+    // Offset of the call's number in the kernel's seccomp_data.
+    const NUMBER: u32 = 0;
+    let statement = |code: u32, k| sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, NUMBER),
+        sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, newest) },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
-    use std::collections::BTreeSet;
 
     fn policy() -> Policy {
-        serde_json::from_str(POLICY).unwrap()
+        serde_json::from_str(POLICY).expect("policy")
     }
 
     #[test]
-    fn the_policy_compiles_for_every_processor_that_martlet_runs_on() {
-        for architecture in ["x86_64", "aarch64"] {
-            let filter = compile_for(architecture).unwrap();
-            // BPF_MAXINSNS; the kernel refuses longer ones.
-            assert!(filter.programs.iter().all(|program| (10..4096).contains(&program.len())), "{architecture}");
-        }
-        assert!(matches!(compile_for("s390x"), Err(SeccompError::Architecture("s390x"))));
-    }
-
-    #[test]
-    fn every_entry_says_why() {
+    fn every_entry_has_a_reason_of_its_own() {
         let policy = policy();
-        for entry in policy.allow.iter().chain(&policy.refuse) {
-            assert!(entry.reason.ends_with('.') && entry.reason.len() > 10, "{:?}", entry.syscalls);
+        let mut reasons = HashSet::new();
+        for group in policy.allow.iter().chain(&policy.absent) {
+            assert!(group.reason.len() >= 5, "{:?} has no reason", group.calls);
+            assert!(!group.calls.is_empty(), "{} names no call", group.reason);
+            assert!(group.calls.len() <= 12, "{} covers too many calls for one reason", group.reason);
+            reasons.insert(&group.reason);
+        }
+        assert!(reasons.len() > 40, "reasons are not copied from entry to entry");
+    }
+
+    /// The compiler refuses a name that is not in the architecture's table, so a dead entry cannot hide.
+    #[test]
+    fn every_name_is_a_system_call_of_its_architecture() {
+        Filters::compile_for(&policy(), "x86_64", TargetArch::x86_64).expect("x86_64");
+        Filters::compile_for(&policy(), "aarch64", TargetArch::aarch64).expect("aarch64");
+        let mut wrong = policy();
+        wrong.allow[0].calls.push("reed".into());
+        assert!(Filters::compile_for(&wrong, "x86_64", TargetArch::x86_64).is_err());
+    }
+
+    #[test]
+    fn no_call_is_listed_twice_without_conditions() {
+        let policy = policy();
+        let mut seen = HashSet::new();
+        for group in policy.allow.iter().chain(&policy.absent).filter(|group| group.when.is_empty()) {
+            for call in &group.calls {
+                assert!(seen.insert(call), "{call} is listed twice");
+            }
         }
     }
 
     #[test]
-    fn nothing_is_named_twice_or_both_allowed_and_refused() {
-        let whole = |entries: &[Entry]| {
-            let mut seen = BTreeSet::new();
-            for name in entries.iter().filter(|entry| entry.args.is_none()).flat_map(|entry| &entry.syscalls) {
-                assert!(seen.insert(name.clone()), "{name} is named twice");
-            }
-            // An entry with conditions beside one without would turn the latter's "always" into "sometimes".
-            for name in entries.iter().filter(|entry| entry.args.is_some()).flat_map(|entry| &entry.syscalls) {
-                assert!(!seen.contains(name), "{name} is named with and without conditions");
-            }
-            seen
-        };
-        let policy = policy();
-        let both: Vec<_> = whole(&policy.allow).intersection(&whole(&policy.refuse)).cloned().collect();
-        assert!(both.is_empty(), "{both:?}");
+    fn a_group_that_is_only_for_one_architecture_is_needed_there_alone() {
+        let mut policy = policy();
+        let mut calls = policy.allow.iter_mut().filter(|group| group.only.is_some()).map(|group| {
+            group.only = None;
+            group.calls.clone()
+        });
+        assert!(calls.next().is_some());
+        drop(calls);
+        assert!(Filters::compile_for(&policy, "aarch64", TargetArch::aarch64).is_err());
     }
 
     #[test]
-    fn what_could_break_out_is_not_allowed() {
-        let allowed: BTreeSet<String> = policy().allow.into_iter().flat_map(|entry| entry.syscalls).collect();
-        for forbidden in ["clone3", "io_uring_setup", "mount", "unshare", "setns", "ptrace", "bpf", "keyctl", "kexec_load"] {
-            assert!(!allowed.contains(forbidden), "{forbidden}");
+    fn what_a_sandbox_must_never_do_is_on_no_list() {
+        let policy = policy();
+        let listed: HashSet<&str> =
+            policy.allow.iter().flat_map(|group| group.calls.iter().map(String::as_str)).collect();
+        for call in [
+            "mount",
+            "umount2",
+            "pivot_root",
+            "chroot",
+            "unshare",
+            "setns",
+            "clone3",
+            "ptrace",
+            "process_vm_readv",
+            "process_vm_writev",
+            "pidfd_getfd",
+            "kcmp",
+            "bpf",
+            "perf_event_open",
+            "userfaultfd",
+            "keyctl",
+            "add_key",
+            "request_key",
+            "kexec_load",
+            "kexec_file_load",
+            "init_module",
+            "finit_module",
+            "delete_module",
+            "reboot",
+            "swapon",
+            "swapoff",
+            "acct",
+            "quotactl",
+            "open_by_handle_at",
+            "name_to_handle_at",
+            "fsopen",
+            "fsmount",
+            "move_mount",
+            "open_tree",
+            "mount_setattr",
+            "io_uring_setup",
+            "syslog",
+            "settimeofday",
+            "clock_settime",
+            "iopl",
+            "ioperm",
+            "modify_ldt",
+            "fanotify_init",
+            "sethostname",
+        ] {
+            assert!(!listed.contains(call), "{call}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_complete() {
+        for group in policy().allow {
+            for condition in group.when.iter().flatten() {
+                assert_eq!(condition.mask.is_some(), condition.op == Operation::MaskedEq, "{}", group.reason);
+                assert!(condition.arg < 6 && matches!(condition.bits, 32 | 64), "{}", group.reason);
+            }
         }
     }
 }

@@ -293,3 +293,14 @@ pub(crate) fn configure_loop_device(device: impl AsFd, backing: BorrowedFd<'_>) 
     check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), LOOP_CONFIGURE as _, &raw const config) }.into())?;
     Ok(())
 }
+
+/// The version of the kernel's Landlock; 0 where there is none, or it is switched off.
+pub(crate) fn landlock_version() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the call takes no structure and only returns a number.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, LANDLOCK_CREATE_RULESET_VERSION)
+    };
+    u32::try_from(version).unwrap_or(0)
+}

@@ -13,8 +13,8 @@ use crate::sys;
 use crate::wire::{self, Ending, Order, Report};
 
 /// Stays until the main process ends; its own end then takes everything else in the sandbox with it.
-pub(super) fn stay(plan: Plan, main: Main, listener: Option<TcpListener>) -> ! {
-    let Plan { talk, ending, fds, doors, spec } = plan;
+pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) -> ! {
+    let Plan { talk, ending, fds, doors, spec, .. } = plan;
     drop((fds, doors, spec));
     // Nobody waits for a missed signal: whatever has ended before this line is found by the first reaping.
     let Ok(children) = sys::child_signals() else { sys::exit_now(1) };

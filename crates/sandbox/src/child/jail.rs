@@ -10,21 +10,27 @@ use rustix::thread::{
 use crate::error::{At, Fault, Step};
 use crate::spec::SandboxSpec;
 
-pub(super) fn lock(spec: &SandboxSpec) -> Result<(), Fault> {
-    resource_limits(spec)?;
-    privileges()
-}
+/// Beyond the memory limit when only data is limited: what an interpreter maps without using it, thread stacks above all.
+const DATA_SLACK: u64 = 256 << 20;
 
-fn resource_limits(spec: &SandboxSpec) -> Result<(), Fault> {
+/// All but the number of open files, which the main process sets last. `limit_data` stands in for a cgroup's memory limit:
+/// it counts writable private memory of each process on its own. An address space limit would be no use, since V8 and
+/// others reserve many times what they use.
+pub(super) fn resource_limits(spec: &SandboxSpec, limit_data: bool) -> Result<(), Fault> {
     limit(Resource::Core, 0).at(Step::ResourceLimit, "core")?;
-    limit(Resource::Nproc, spec.pids).at(Step::ResourceLimit, "nproc")
+    limit(Resource::Nproc, spec.pids).at(Step::ResourceLimit, "nproc")?;
+    if limit_data {
+        limit(Resource::Data, spec.memory_bytes + DATA_SLACK).at(Step::ResourceLimit, "data")?;
+    }
+    Ok(())
 }
 
 pub(super) fn limit(resource: Resource, value: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
 }
 
-fn privileges() -> Result<(), Fault> {
+/// For good: no capability, no way to get one.
+pub(super) fn privileges() -> Result<(), Fault> {
     // This process holds a copy of the launcher's memory: nobody inside may read it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Privileges, "dumpable")?;
     set_no_new_privs(true).at(Step::Privileges, "no_new_privs")?;

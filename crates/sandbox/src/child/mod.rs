@@ -5,6 +5,7 @@
 
 mod init;
 mod jail;
+mod landlock;
 mod mounts;
 mod program;
 
@@ -17,12 +18,14 @@ use rustix::thread::{UnshareFlags, set_thread_res_gid, set_thread_res_uid};
 
 use crate::error::{At, Fault, Step};
 use crate::launcher::INNER_UID;
+use crate::seccomp::Filters;
 use crate::spec::SandboxSpec;
 use crate::sys;
 use crate::wire::{self, Order, Report};
 
 /// What the child needs to know; all of it was copied with the launcher's memory.
-pub(crate) struct Plan {
+pub(crate) struct Plan<'a> {
+    pub(crate) policy: &'a Policy,
     pub(crate) spec: SandboxSpec,
     /// With their numbers in the main process.
     pub(crate) fds: Vec<(OwnedFd, RawFd)>,
@@ -34,8 +37,17 @@ pub(crate) struct Plan {
     pub(crate) ending: OwnedFd,
 }
 
+/// What is the same for every sandbox of a launcher.
+pub(crate) struct Policy {
+    pub(crate) filters: Filters,
+    /// Version of Landlock to apply; 0 for none.
+    pub(crate) landlock: u32,
+    /// No cgroup limits memory: a limit of each process' data has to do.
+    pub(crate) limit_data: bool,
+}
+
 /// Never returns: the calling process is the child of a fork and has nothing to return to.
-pub(crate) fn become_init(plan: Plan) -> ! {
+pub(crate) fn become_init(plan: Plan<'_>) -> ! {
     let (main, listener) = match start(&plan) {
         Ok(started) => started,
         Err(fault) => {
@@ -47,7 +59,7 @@ pub(crate) fn become_init(plan: Plan) -> ! {
     init::stay(plan, main, listener)
 }
 
-fn start(plan: &Plan) -> Result<(program::Main, Option<TcpListener>), Fault> {
+fn start(plan: &Plan<'_>) -> Result<(program::Main, Option<TcpListener>), Fault> {
     close_what_is_not_ours(plan)?;
 
     // The launcher now writes the user map and the limits.
@@ -75,14 +87,18 @@ fn start(plan: &Plan) -> Result<(program::Main, Option<TcpListener>), Fault> {
     mounts::enter_root()?;
     rustix::system::sethostname(plan.spec.hostname.as_bytes()).at(Step::Hostname, &plan.spec.hostname)?;
     let listener = network(plan.spec.listen)?;
-    jail::lock(&plan.spec)?;
+    jail::resource_limits(&plan.spec, plan.policy.limit_data)?;
+    jail::privileges()?;
+    landlock::restrict(plan.policy.landlock)?;
+    // The last: every step above needs a call that it takes away.
+    plan.policy.filters.apply().at(Step::Seccomp, "filters")?;
     let main = program::spawn(plan)?;
     Ok((main, listener))
 }
 
 /// The copy of the launcher's descriptors: sockets, handles of other sandboxes. A server's socket left open here would also
 /// hide the launcher's end from the server.
-fn close_what_is_not_ours(plan: &Plan) -> Result<(), Fault> {
+fn close_what_is_not_ours(plan: &Plan<'_>) -> Result<(), Fault> {
     let mut ours: Vec<u32> = plan.fds.iter().map(|(fd, _)| fd.as_raw_fd() as u32).collect();
     ours.extend(plan.doors.iter().map(|door| door.as_raw_fd() as u32));
     ours.extend([plan.talk.as_raw_fd() as u32, plan.ending.as_raw_fd() as u32]);
@@ -97,7 +113,7 @@ fn close_what_is_not_ours(plan: &Plan) -> Result<(), Fault> {
     sys::close_range(first, u32::MAX, false).at(Step::Descriptors, "close")
 }
 
-fn launcher_is_gone(plan: &Plan) -> bool {
+fn launcher_is_gone(plan: &Plan<'_>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(&plan.talk, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

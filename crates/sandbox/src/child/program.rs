@@ -20,7 +20,7 @@ pub(super) struct Main {
 }
 
 /// Forks the main process and waits until it has executed its program, or returns what kept it from that.
-pub(super) fn spawn(plan: &Plan) -> Result<Main, Fault> {
+pub(super) fn spawn(plan: &Plan<'_>) -> Result<Main, Fault> {
     let (told, low) = pipe_with(PipeFlags::CLOEXEC).at(Step::Fork, "pipe")?;
     // Out of the way of every number that descriptors are moved to.
     let tell = lift(plan, &low).at(Step::Fork, "pipe")?;
@@ -42,7 +42,7 @@ pub(super) fn spawn(plan: &Plan) -> Result<Main, Fault> {
     Err(serde_json::from_slice(&text).unwrap_or_else(unreadable))
 }
 
-fn execute(plan: &Plan) -> Result<std::convert::Infallible, Fault> {
+fn execute(plan: &Plan<'_>) -> Result<std::convert::Infallible, Fault> {
     let spec = &plan.spec;
     // Fails only for a process that leads a session already, which is as good.
     let _ = rustix::process::setsid();
@@ -68,7 +68,7 @@ fn strings(spec: &SandboxSpec) -> io::Result<Strings> {
 
 /// Puts every descriptor at its number, `/dev/null` at 0 to 2 where nothing else was given, and marks all others to be
 /// closed at exec.
-fn arrange_descriptors(plan: &Plan) -> Result<(), Fault> {
+fn arrange_descriptors(plan: &Plan<'_>) -> Result<(), Fault> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .and_then(|fd| lift(plan, &fd))
         .at(Step::Descriptors, "/dev/null")?;
@@ -88,7 +88,7 @@ fn arrange_descriptors(plan: &Plan) -> Result<(), Fault> {
 }
 
 /// A copy of `fd` above every number that the program is to be given.
-fn lift(plan: &Plan, fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+fn lift(plan: &Plan<'_>, fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     let above = plan.fds.iter().map(|(_, number)| *number + 1).max().unwrap_or(0).max(3);
     rustix::io::fcntl_dupfd_cloexec(fd, above)
 }

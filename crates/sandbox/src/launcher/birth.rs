@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
+use rustix::fs::{FileType, Gid, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -54,6 +55,9 @@ pub(super) fn conceive(
     root.seal()?;
     root.enter()?;
 
+    for (fd, number) in &fds {
+        own_pipe(fd, owner).at(Step::Descriptors, number.to_string())?;
+    }
     let flags = SocketFlags::CLOEXEC;
     let (talk, childs_talk) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).at(Step::Namespaces, "socket")?;
@@ -62,11 +66,25 @@ pub(super) fn conceive(
     let cradle = group.and_then(Group::cradle);
     let doors = group.map(Group::doors).transpose()?.unwrap_or_default();
     match sys::clone3(NAMESPACES as u64, cradle).at(Step::Namespaces, "user, mount, pid, net, ipc, uts")? {
-        Side::Child => {
-            child::become_init(Plan { spec, fds, doors, talk: childs_talk, ending: childs_ending })
-        }
+        Side::Child => child::become_init(Plan {
+            policy: &workplace.policy,
+            spec,
+            fds,
+            doors,
+            talk: childs_talk,
+            ending: childs_ending,
+        }),
         Side::Parent { pid, pidfd } => Ok(Born { pid, pidfd, talk, ending }),
     }
+}
+
+/// A pipe belongs to who made it, and to open `/dev/stdout` again is to open the pipe: it is given to the sandbox's user.
+fn own_pipe(fd: &OwnedFd, owner: u32) -> rustix::io::Result<()> {
+    let stat = rustix::fs::fstat(fd)?;
+    if stat.st_uid == owner || !FileType::from_raw_mode(stat.st_mode).is_fifo() {
+        return Ok(());
+    }
+    rustix::fs::fchown(fd, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
 }
 
 /// Gives the child its user, its limits and the word to go on.

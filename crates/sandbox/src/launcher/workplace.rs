@@ -8,9 +8,11 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 use rustix::thread::{UnshareFlags, set_thread_groups};
 
 use crate::cgroup::{Hierarchy, Layout, Tree, own_group};
+use crate::child::Policy;
 use crate::error::Refusal;
 use crate::launcher::images::Images;
 use crate::launcher::system::System;
+use crate::seccomp::Filters;
 use crate::spec::{Isolation, LauncherOptions, TmpKind};
 use crate::sys;
 use crate::wire::InForce;
@@ -24,6 +26,7 @@ pub(super) struct Workplace {
     /// Mount point of the root being built; in the launcher's private mount namespace.
     pub(super) bench: PathBuf,
     pub(super) system: System,
+    pub(super) policy: Policy,
     /// None under [`Isolation::NoCgroups`].
     pub(super) cgroups: Option<Tree>,
     /// None with [`TmpKind::Memory`].
@@ -65,7 +68,7 @@ impl Workplace {
             isolation: options.isolation,
             tmp: options.tmp,
             cgroups: None,
-            landlock_abi: 0,
+            landlock_abi: usable_landlock(sys::landlock_version()),
             rootless,
             leftovers: 0,
         };
@@ -78,7 +81,12 @@ impl Workplace {
                 Some(tree)
             }
         };
-        Ok(Self { options, in_force, bench, system: System::discover(), cgroups, images })
+        let filters = Filters::compile().map_err(|error| {
+            Refusal::new("system call filter", chain(&error), "Use an x86_64 or aarch64 machine")
+        })?;
+        let limit_data = cgroups.is_none();
+        let policy = Policy { filters, landlock: in_force.landlock_abi, limit_data };
+        Ok(Self { options, policy, in_force, bench, system: System::discover(), cgroups, images })
     }
 
     /// Removes what would outlive this process, when nothing lives any more.
@@ -128,6 +136,16 @@ fn enter_user_namespace() -> Result<(), Refusal> {
     std::fs::write("/proc/self/setgroups", "deny").map_err(refusal)?;
     std::fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(refusal)?;
     std::fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(refusal)
+}
+
+/// Version 1 is of no use here: it cannot allow to rename across directories.
+pub(crate) fn usable_landlock(version: u32) -> u32 {
+    if version < 2 { 0 } else { version }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Finds the cgroups of this machine, ends what a predecessor left in ours, and makes ours anew.

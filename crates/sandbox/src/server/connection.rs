@@ -71,7 +71,8 @@ impl Launcher {
     }
 
     /// Makes a sandbox and runs its program. Each of `fds` becomes the descriptor of the given number in the main process (1
-    /// and 2 are usual; 0 is `/dev/null` unless given); every other is closed. Returns once the program has been
+    /// and 2 are usual; 0 to 2 are `/dev/null` unless given); every other is closed. Pipes among them become the sandbox
+    /// user's own, so that a program can open `/dev/stdout`. Returns once the program has been
     /// executed. A call that is dropped leaves no sandbox behind.
     pub async fn launch(
         &self,

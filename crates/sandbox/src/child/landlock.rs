@@ -1,0 +1,62 @@
+//! Landlock: a second, independent word on which files may be written, and none on other sandboxes' sockets and signals.
+//!
+//! The mounts say the same already; this holds even where a mount was got wrong.
+
+use std::io;
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, Scope,
+};
+
+use crate::error::{At, Fault, Step};
+
+/// Where a sandbox may write, make and remove.
+const WRITABLE: [&str; 2] = ["/tmp", "/dev/shm"];
+/// Where it may write to what exists: devices that hold nothing, and the files about itself in `/proc`.
+const WRITABLE_IN_PLACE: [&str; 6] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/proc"];
+
+/// Restricts this process and its descendants as far as version `abi` of the kernel's Landlock can; 0 does nothing.
+pub(super) fn restrict(abi: u32) -> Result<(), Fault> {
+    let abi = version(abi);
+    if abi == ABI::Unsupported {
+        return Ok(());
+    }
+    apply(abi).map_err(|error| io::Error::other(error.to_string())).at(Step::Landlock, "rules")
+}
+
+/// The newest version that both the kernel and these rules know.
+fn version(abi: u32) -> ABI {
+    match abi {
+        // Version 1 cannot allow to rename across directories, which would break programs in /tmp.
+        0 | 1 => ABI::Unsupported,
+        2 => ABI::V2,
+        3 => ABI::V3,
+        4 => ABI::V4,
+        5 => ABI::V5,
+        _ => ABI::V6,
+    }
+}
+
+fn apply(abi: ABI) -> Result<(), Box<dyn std::error::Error>> {
+    let read = AccessFs::from_read(abi);
+    let everything = AccessFs::from_all(abi);
+    let in_place: BitFlags<AccessFs> =
+        (read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev) & AccessFs::from_file(abi);
+    // The version was chosen by what the kernel has, so anything that does not work is an error, not a compromise.
+    let mut rules =
+        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(everything)?;
+    if abi >= ABI::V6 {
+        rules = rules.scope(Scope::AbstractUnixSocket | Scope::Signal)?;
+    }
+    let mut rules = rules.create()?.add_rule(PathBeneath::new(PathFd::new("/")?, read))?;
+    for path in WRITABLE {
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, everything))?;
+    }
+    for path in WRITABLE_IN_PLACE {
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, in_place))?;
+    }
+    rules.restrict_self()?;
+    Ok(())
+}
