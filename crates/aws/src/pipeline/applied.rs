@@ -84,14 +84,15 @@ impl Applied {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::testing::lambda;
 
     const APPLIED: &[&str] = &["FunctionName", "Code.ZipFile", "Environment", "LoggingConfig.LogFormat"];
     const HARMLESS: &[(&str, &str)] = &[("TracingConfig.Mode", "PassThrough"), ("PackageType", "Zip")];
 
     fn applied() -> Applied {
-        let model = Model::read(include_str!("../../models/lambda.json")).unwrap();
+        let model = lambda();
         let input = model.operations[model.operation("CreateFunction").unwrap()].input;
-        Applied::new(&model, input, APPLIED, HARMLESS).ok().unwrap()
+        Applied::new(model, input, APPLIED, HARMLESS).ok().unwrap()
     }
 
     fn text(text: &str) -> Value {
@@ -131,11 +132,11 @@ mod tests {
 
     #[test]
     fn a_table_that_the_model_does_not_have_is_refused() {
-        let model = Model::read(include_str!("../../models/lambda.json")).unwrap();
+        let model = lambda();
         let input = model.operations[model.operation("CreateFunction").unwrap()].input;
         for wrong in [&["Nothing"][..], &["Code.Nothing"], &["Timeout.Seconds"]] {
             let wrong: &'static [&'static str] = Vec::leak(wrong.to_vec());
-            assert!(Applied::new(&model, input, wrong, &[]).is_err(), "{wrong:?}");
+            assert!(Applied::new(model, input, wrong, &[]).is_err(), "{wrong:?}");
         }
     }
 }

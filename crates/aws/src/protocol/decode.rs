@@ -277,3 +277,98 @@ impl Visitor<'_> for MemberName<'_> {
         Ok(self.0.by_wire_name(name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::testing::lambda;
+    use super::*;
+
+    fn create(text: &str) -> Result<Vec<(&'static str, Value)>, String> {
+        let model = lambda();
+        let input = model.operations[model.operation("CreateFunction").unwrap()].input.unwrap();
+        body(model, input, text.as_bytes()).map_err(|error| {
+            assert_eq!(error.code, "SerializationException");
+            error.message
+        })
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn members_are_typed_by_the_model() {
+        let members = create(
+            r#"{"FunctionName":"f\u00e9","Timeout":7,"Publish":true,"Code":{"ZipFile":"UEs=","S3Key":null},
+                "Tags":{"a":"1","b":"2","a":"3"},"Layers":["x",null],"Unknown":{"deep":[1,{"x":null}]},"Role":null}"#,
+        );
+        assert_eq!(
+            members.unwrap(),
+            [
+                ("FunctionName", text("f\u{e9}")),
+                ("Timeout", Value::Integer(7)),
+                ("Publish", Value::Bool(true)),
+                ("Code", Value::Structure(vec![("ZipFile", Value::Blob("PK".into()))])),
+                ("Tags", Value::Map(vec![("b".into(), text("2")), ("a".into(), text("3"))])),
+                ("Layers", Value::List(vec![text("x"), Value::Null])),
+            ]
+        );
+        assert_eq!(create(r#"{"Timeout":1,"Timeout":2}"#).unwrap(), [("Timeout", Value::Integer(2))]);
+        assert_eq!(create(r#"{"Timeout":1,"Timeout":null}"#).unwrap(), []);
+        assert_eq!(create("null").unwrap(), []);
+        assert_eq!(create(r#"{"Timeout":7.9}"#).unwrap(), [("Timeout", Value::Integer(7))]);
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        for (body, message) in [
+            (r#"{"FunctionName":1}"#, "NUMBER_VALUE can not be converted to a String"),
+            (r#"{"FunctionName":true}"#, "TRUE_VALUE can not be converted to a String"),
+            (r#"{"FunctionName":[]}"#, "Start of list found where not expected"),
+            (r#"{"FunctionName":{}}"#, "Start of structure or map found where not expected."),
+            (r#"{"Timeout":"1"}"#, "STRING_VALUE can not be converted to an Integer"),
+            (r#"{"Timeout":99999999999}"#, "99999999999 is out of the range of an Integer"),
+            (r#"{"Timeout":1e400}"#, ""),
+            (r#"{"Publish":"true"}"#, "STRING_VALUE can not be converted to a Boolean"),
+            (r#"{"Layers":"a"}"#, "Expected list or null"),
+            (r#"{"Layers":{"a":1}}"#, "Expected list or null"),
+            (r#"{"Code":"a"}"#, "Expected map or null"),
+            (r#"{"Tags":[]}"#, "Start of list found where not expected"),
+            (r#"{"Code":{"ZipFile":"%%%"}}"#, "A blob is not valid base64"),
+            ("[]", "Start of list found where not expected"),
+            ("7", "Expected map or null"),
+        ] {
+            let refused = create(body).expect_err(body);
+            assert!(message.is_empty() || refused == message, "{body}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_says_where() {
+        for body in ["{", "{\"a\":}", "{} {}", "nonsense", "{'a':1}", "\u{feff}{}"] {
+            let refused = create(body).expect_err(body);
+            assert!(refused.starts_with("Could not parse request body into json: "), "{body}: {refused}");
+        }
+        let deep = format!("{}{}", "{\"Unknown\":".repeat(100_000), "}".repeat(100_000));
+        assert!(create(&deep).is_err(), "nesting has an end");
+        let model = lambda();
+        let input = model.operations[model.operation("CreateFunction").unwrap()].input.unwrap();
+        assert!(
+            body(model, input, b"{\"FunctionName\":\"\xff\"}").unwrap_err().message.contains("invalid UTF-8")
+        );
+    }
+
+    #[test]
+    fn events_must_be_json_of_any_kind() {
+        for event in ["{}", "null", " [1, \"a\"] ", "7", "\"text\""] {
+            assert_eq!(well_formed(event.as_bytes()), Ok(()), "{event}");
+        }
+        for event in ["", "{", "{} x", "nul", "\u{1}"] {
+            let error = well_formed(event.as_bytes()).expect_err(event);
+            assert_eq!(error.code, "InvalidRequestContentException");
+            assert!(
+                error.message.starts_with("Could not parse request body into json: Could not parse payload")
+            );
+        }
+    }
+}

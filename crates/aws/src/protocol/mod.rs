@@ -17,6 +17,8 @@ pub use decode::well_formed;
 pub use error::ApiError;
 pub(crate) use input::Binding;
 pub use input::Input;
+#[cfg(test)]
+pub(crate) use model::testing;
 pub use model::{Model, ModelError, OperationModel, Protocol, ShapeId};
 pub use output::{ERROR_TYPE, Output, REQUEST_ID};
 pub(crate) use output::{Shaper, error as encode_error};

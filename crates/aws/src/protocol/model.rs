@@ -424,12 +424,28 @@ fn error_model(status: Option<u16>, structure: &Structure) -> ErrorModel {
     }
 }
 
+/// Models for tests, each read once: property tests need them hundreds of times.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::Model;
+    use std::sync::OnceLock;
+
+    pub(crate) fn lambda() -> &'static Model {
+        static MODEL: OnceLock<Model> = OnceLock::new();
+        MODEL.get_or_init(|| Model::read(crate::models::LAMBDA).unwrap())
+    }
+
+    pub(crate) fn logs() -> &'static Model {
+        static MODEL: OnceLock<Model> = OnceLock::new();
+        MODEL.get_or_init(|| Model::read(crate::models::LOGS).unwrap())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MODELS: [&str; 2] =
-        [include_str!("../../models/lambda.json"), include_str!("../../models/logs.json")];
+    const MODELS: [&str; 2] = [crate::models::LAMBDA, crate::models::LOGS];
 
     #[test]
     fn the_models_are_read_and_linked() {

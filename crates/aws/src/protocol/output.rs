@@ -175,3 +175,84 @@ pub(crate) fn error(
 fn id_value(request_id: &RequestId) -> HeaderValue {
     HeaderValue::from_str(request_id.as_str()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::testing::{lambda, logs};
+    use super::super::{Blob, time::EpochSeconds};
+    use super::*;
+    use martlet_model::Timestamp;
+    use serde_json::json;
+
+    fn encoded(model: &Model, operation: &str, output: Output) -> Response<Bytes> {
+        let operation = &model.operations[model.operation(operation).unwrap()];
+        Shaper::new(model, operation).encode(output, &RequestId::from_random([7; 16]))
+    }
+
+    fn failed(model: &Model, refusal: ApiError) -> Response<Bytes> {
+        error(Some(model), model.protocol, refusal, &RequestId::from_random([7; 16]))
+    }
+
+    fn body(response: &Response<Bytes>) -> Value {
+        serde_json::from_slice(response.body()).unwrap()
+    }
+
+    #[test]
+    fn answers_have_the_models_status_and_headers() {
+        let output = Output::payload("{}".into()).header("FunctionError", "Unhandled").status(202);
+        let answer = encoded(lambda(), "Invoke", output);
+        assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (202, b"{}".as_slice()));
+        assert_eq!(answer.headers()["x-amz-function-error"], "Unhandled");
+        assert_eq!(answer.headers()[REQUEST_ID], "07070707-0707-4707-8707-070707070707");
+
+        assert_eq!(encoded(lambda(), "CreateFunction", Output::empty()).status().as_u16(), 201);
+        let gone = encoded(lambda(), "TagResource", Output::empty());
+        assert_eq!((gone.status().as_u16(), gone.body().len()), (204, 0));
+        let members = json!({"at": EpochSeconds(Timestamp(1500)), "blob": Blob("PK".into())});
+        let answer = encoded(lambda(), "GetFunction", Output::json(&members).unwrap());
+        assert_eq!(body(&answer), json!({"at": 1.5, "blob": "UEs="}));
+
+        let answer = encoded(logs(), "DescribeLogGroups", Output::empty());
+        assert_eq!(answer.headers()["content-type"], "application/x-amz-json-1.1");
+        assert_eq!(answer.body(), "{}");
+        assert_eq!(encoded(logs(), "CreateLogGroup", Output::empty()).body().len(), 0);
+    }
+
+    #[test]
+    fn header_values_that_no_header_can_carry_are_left_out() {
+        let answer = encoded(lambda(), "Invoke", Output::empty().header("FunctionError", "a\r\nb: c"));
+        assert!(!answer.headers().contains_key("x-amz-function-error"));
+    }
+
+    #[test]
+    fn errors_are_spelled_as_each_protocol_does() {
+        let answer = failed(lambda(), ApiError::new("ResourceConflictException", "It exists."));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()[ERROR_TYPE]),
+            (409, &"ResourceConflictException".parse().unwrap())
+        );
+        assert_eq!(body(&answer), json!({"Type": "User", "message": "It exists."}));
+        let answer = failed(lambda(), ApiError::internal("Sorry."));
+        assert_eq!(
+            (answer.status().as_u16(), body(&answer)),
+            (500, json!({"Type": "Service", "Message": "Sorry."}))
+        );
+        let answer = failed(lambda(), ApiError::new("ValidationException", "No."));
+        assert_eq!((answer.status().as_u16(), body(&answer)), (400, json!({"message": "No."})));
+
+        let answer = failed(
+            logs(),
+            ApiError::new("ResourceNotFoundException", "The specified log group does not exist."),
+        );
+        assert_eq!(answer.status().as_u16(), 400);
+        assert_eq!(
+            body(&answer),
+            json!({"__type": "ResourceNotFoundException", "message": "The specified log group does not exist."})
+        );
+        let answer = failed(
+            logs(),
+            ApiError::new("InvalidSequenceTokenException", "m").with("expectedSequenceToken", "t"),
+        );
+        assert_eq!(body(&answer)["expectedSequenceToken"], "t");
+    }
+}

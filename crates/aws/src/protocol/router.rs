@@ -127,13 +127,12 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::testing::lambda;
     use super::*;
     use proptest::prelude::*;
 
-    fn router() -> (Model, Router) {
-        let model = Model::read(include_str!("../../models/lambda.json")).unwrap();
-        let router = Router::new(&model);
-        (model, router)
+    fn router() -> (&'static Model, Router) {
+        (lambda(), Router::new(lambda()))
     }
 
     fn found(method: Method, path: &str, query: &str) -> Option<(&'static str, Vec<String>)> {

@@ -294,24 +294,21 @@ fn enum_text(values: &[std::borrow::Cow<'static, str>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::decode;
+    use super::super::model::testing::{lambda, logs};
     use super::*;
     use proptest::prelude::*;
 
-    const LAMBDA: &str = include_str!("../../models/lambda.json");
-    const LOGS: &str = include_str!("../../models/logs.json");
-
     /// What is wrong with a body; empty when nothing is.
-    fn told(model: &'static str, operation: &str, body: &str) -> String {
-        let model = Model::read(model).unwrap();
+    fn told(model: &Model, operation: &str, body: &str) -> String {
         let input = model.operations[model.operation(operation).unwrap()].input.unwrap();
-        let members = decode::body(&model, input, body.as_bytes()).unwrap();
-        check(&model, input, &members).err().unwrap_or_default()
+        let members = decode::body(model, input, body.as_bytes()).unwrap();
+        check(model, input, &members).err().unwrap_or_default()
     }
 
     fn create(more: &str) -> String {
         let body =
             format!(r#"{{"FunctionName":"f","Role":"arn:aws:iam::000000000000:role/r","Code":{{}},{more}}}"#);
-        told(LAMBDA, "CreateFunction", &body)
+        told(lambda(), "CreateFunction", &body)
     }
 
     #[test]
@@ -333,10 +330,10 @@ mod tests {
              must satisfy enum value set: [Active, PassThrough]"
         );
         assert_eq!(
-            told(LAMBDA, "CreateFunction", r#"{"FunctionName":"f","Code":{}}"#),
+            told(lambda(), "CreateFunction", r#"{"FunctionName":"f","Code":{}}"#),
             "1 validation error detected: Value null at 'role' failed to satisfy constraint: Member must not be null"
         );
-        let two = told(LOGS, "CreateLogGroup", r#"{"logGroupName":""}"#);
+        let two = told(logs(), "CreateLogGroup", r#"{"logGroupName":""}"#);
         assert_eq!(
             two,
             "2 validation errors detected: Value '' at 'logGroupName' failed to satisfy constraint: Member must \
@@ -361,7 +358,7 @@ mod tests {
         );
         assert_eq!(
             told(
-                LOGS,
+                logs(),
                 "PutLogEvents",
                 r#"{"logGroupName":"g","logStreamName":"s","logEvents":[{"timestamp":1,"message":"m"},{"timestamp":-1,"message":""}]}"#
             ),
@@ -381,7 +378,7 @@ mod tests {
     fn messages_have_an_end() {
         let events = vec![r#"{"timestamp":-1,"message":""}"#; 5_000].join(",");
         let text = told(
-            LOGS,
+            logs(),
             "PutLogEvents",
             &format!(r#"{{"logGroupName":"g","logStreamName":"s","logEvents":[{events}]}}"#),
         );
@@ -394,11 +391,11 @@ mod tests {
         /// Whatever JSON comes, it is decoded, refused or validated; nothing panics.
         #[test]
         fn no_body_panics(body in "([\\[\\]{},:]|\"(Code|ZipFile|Environment|Variables|Tags|Layers|Timeout|VpcConfig|SubnetIds|a)\"|null|true|-?[0-9]{1,25}(\\.5)?(e[0-9])?|\"\\PC{0,5}\"){0,40}") {
-            let model = Model::read(LAMBDA).unwrap();
+            let model = lambda();
             for operation in ["CreateFunction", "Invoke", "PutFunctionEventInvokeConfig"] {
                 let input = model.operations[model.operation(operation).unwrap()].input.unwrap();
-                if let Ok(members) = decode::body(&model, input, body.as_bytes()) {
-                    let _ = check(&model, input, &members);
+                if let Ok(members) = decode::body(model, input, body.as_bytes()) {
+                    let _ = check(model, input, &members);
                 }
             }
         }
