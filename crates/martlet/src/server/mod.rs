@@ -4,6 +4,7 @@ mod banner;
 mod credentials;
 mod data_dir;
 mod health;
+mod invoker;
 mod isolation;
 mod rooms;
 mod stop;
@@ -153,6 +154,7 @@ async fn serve(booted: Booted, output: Output) -> Result<ExitCode, UpError> {
         _ = signals.next() => {}
         () = launcher.gone() => {
             tracing::error!("the launcher of sandboxes has ended, and every execution environment with it; stopping");
+            rooms.flush().await;
             return Ok(ExitCode::FAILURE);
         }
     }

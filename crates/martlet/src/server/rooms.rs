@@ -1,19 +1,33 @@
 //! All rooms, opened in the order in which they need each other: the only place that knows every one of them.
 
 use super::health;
+use super::invoker::EngineInvoker;
 use crate::config::Config;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use martlet_aws::pipeline::{Internal, Pipeline};
-use martlet_environment::Runtimes;
+use martlet_aws::lambda::{Downloads, EngineInvocations, Lambda};
+use martlet_aws::logs::Logs;
+use martlet_aws::pipeline::{Internal, Pipeline, ServiceError};
+use martlet_engine::{Engine, Limits};
+use martlet_environment::{Deployment, Host, HostOptions, Runtimes};
+use martlet_events::{AsyncInvocations, EventsOptions};
+use martlet_functions::{Functions, Observer, OpenError};
 use martlet_gateway::{GatewayOptions, Head};
-use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode};
+use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode, RandomError};
+use martlet_model::FunctionArn;
 use martlet_sandbox::{InForce, Launcher};
-use martlet_store::{Store, StoreError};
+use martlet_store::StoreError;
 use martlet_telemetry::{Telemetry, TelemetryError, TelemetryOptions, system_clock};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long an environment idles before its processes are frozen: longer than a busy client takes between two calls,
+/// too short for background work of a finished invocation to get anywhere.
+const FREEZE_AFTER: Duration = Duration::from_millis(20);
+/// How long writing the last log records may hold up a stop.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a room did not open.
 #[derive(Debug, thiserror::Error)]
@@ -22,17 +36,27 @@ pub(crate) enum RoomsError {
     Store(#[source] StoreError),
     #[error("cannot open the log store")]
     Telemetry(#[source] TelemetryError),
+    #[error("cannot open the functions")]
+    Functions(#[source] OpenError),
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    #[error("a service does not fit its model")]
+    Service(#[from] ServiceError),
 }
 
 /// The rooms that the server holds on to while it runs.
 pub(super) struct Rooms {
     pub(super) pipeline: Arc<Pipeline>,
+    engine: Engine<Arc<Host>>,
+    events: AsyncInvocations,
     telemetry: Telemetry,
-    _store: Store,
 }
 
 impl Rooms {
-    /// Opens everything. Takes up what was under way when the server last stopped.
+    /// Opens everything, floor by floor. Takes up what was under way when the server last stopped.
+    ///
+    /// # Errors
+    /// The room that did not open.
     pub(super) async fn open(
         config: &Config,
         launcher: Launcher,
@@ -40,30 +64,61 @@ impl Rooms {
         runtimes: Runtimes,
         in_force: &InForce,
     ) -> Result<Self, RoomsError> {
-        let _ = launcher;
+        let health = health::document(config, in_force, &runtimes);
         let store = martlet_store::open_embedded(&config.data_dir).map_err(RoomsError::Store)?;
-        let options = TelemetryOptions {
-            retention_days: config.log_retention_days,
-            metering_days: config.metering_retention_days,
-            ..TelemetryOptions::default()
-        };
-        let telemetry = Telemetry::open(&config.data_dir, options).map_err(RoomsError::Telemetry)?;
+        let telemetry =
+            Telemetry::open(&config.data_dir, telemetry_options(config)).map_err(RoomsError::Telemetry)?;
 
-        let keyring = Keyring::new().with(credentials, config.account_id.clone(), "default");
+        let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), HostOptions::default());
+        let engine = Engine::new(host, engine_limits(config));
+        let observer = Arc::new(Retire(engine.clone()));
+        let functions = Functions::open(store.clone(), &config.data_dir.join("packages"), observer)
+            .await
+            .map_err(RoomsError::Functions)?;
+        let invoker = EngineInvoker { functions: functions.clone(), engine: engine.clone() };
+        let events =
+            AsyncInvocations::start(store, Arc::new(invoker), EventsOptions::with_clock(system_clock()));
+
+        // Links to packages are signed by a key of their own, which nobody ever sees.
+        let link_key = Credentials::generate()?;
+        let downloads = Arc::new(Downloads::new(functions.clone(), link_key.clone()));
+        let lambda = Lambda {
+            functions,
+            runtimes,
+            invocations: Arc::new(EngineInvocations::new(engine.clone(), events.clone())),
+            downloads: Arc::clone(&downloads),
+            concurrency: config.account_concurrency,
+        };
+        let services = vec![lambda.service()?, Logs { telemetry: telemetry.clone() }.service()?];
+        let keyring = Keyring::new().with(credentials, config.account_id.clone(), "default").with(
+            &link_key,
+            config.account_id.clone(),
+            "package-links",
+        );
         let mode = if config.dev { Mode::Dev(config.account_id.clone()) } else { Mode::Enforced };
-        let own = OwnRoutes { health: health::document(config, in_force, &runtimes) };
+        let own = Arc::new(OwnRoutes { health, downloads });
         let pipeline =
-            Pipeline::new(Authenticator::new(keyring, mode), vec![], Arc::new(own), system_clock());
-        Ok(Self { pipeline: Arc::new(pipeline), telemetry, _store: store })
+            Arc::new(Pipeline::new(Authenticator::new(keyring, mode), services, own, system_clock()));
+        Ok(Self { pipeline, engine, events, telemetry })
     }
 
-    /// Ends everything in the opposite order; true when nothing had to be cut short.
+    /// Ends everything in the opposite order, once the gateway takes nothing in any more; true when no invocation had to
+    /// be cut short. Accepted events that did not end by `deadline` run after the next start.
     pub(super) async fn drain(&self, deadline: Instant) -> bool {
-        let _ = deadline;
-        if let Err(error) = self.telemetry.flush().await {
-            tracing::error!(%error, "the last log records could not be written");
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.events.drain(left()).await;
+        let whole = self.engine.drain(left()).await;
+        self.flush().await;
+        whole
+    }
+
+    /// Writes what is buffered.
+    pub(super) async fn flush(&self) {
+        match tokio::time::timeout(FLUSH_WITHIN, self.telemetry.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last log records could not be written"),
+            Err(_) => tracing::error!("the last log records could not be written in time"),
         }
-        true
     }
 }
 
@@ -83,9 +138,47 @@ pub(super) fn gateway_options(config: &Config) -> GatewayOptions {
     }
 }
 
+fn telemetry_options(config: &Config) -> TelemetryOptions {
+    TelemetryOptions {
+        retention_days: config.log_retention_days,
+        metering_days: config.metering_retention_days,
+        ..TelemetryOptions::default()
+    }
+}
+
+fn engine_limits(config: &Config) -> Limits {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Limits {
+        concurrency: config.account_concurrency as usize,
+        // A start is work for a CPU from beginning to end; more at once only makes each of them slower.
+        concurrent_starts: cpus * 2,
+        memory_bytes: config.memory_budget_mb * 1024 * 1024,
+        idle_millis: millis(config.idle_timeout),
+        freeze_millis: millis(FREEZE_AFTER),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Ends the environments of what can no longer be invoked.
+struct Retire(Engine<Arc<Host>>);
+
+impl Observer for Retire {
+    fn current(&self, function: &FunctionArn, current: &[Arc<Deployment>]) {
+        self.0.retire(function, |environment| {
+            let of =
+                |deployment: &Deployment| (deployment.version.version, deployment.version.revision.clone());
+            current.iter().any(|deployment| of(deployment) == of(environment))
+        });
+    }
+}
+
 /// The server's own routes.
 struct OwnRoutes {
     health: Bytes,
+    downloads: Arc<Downloads>,
 }
 
 impl Internal for OwnRoutes {
@@ -96,14 +189,19 @@ impl Internal for OwnRoutes {
     fn handle<'a>(
         &'a self,
         head: &'a Head,
-        _caller: Option<&'a Caller>,
+        caller: Option<&'a Caller>,
         _body: Bytes,
     ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + 'a>> {
         Box::pin(async move {
-            match head.uri.path() {
-                health::PATH => health::answer(StatusCode::OK, self.health.clone()),
-                path => health::not_found(path),
+            let path = head.uri.path();
+            if path == health::PATH {
+                return health::answer(StatusCode::OK, self.health.clone());
             }
+            let package = match caller {
+                Some(caller) => self.downloads.answer(path, caller).await,
+                None => None,
+            };
+            package.unwrap_or_else(|| health::not_found(path))
         })
     }
 }
