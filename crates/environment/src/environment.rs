@@ -93,19 +93,12 @@ impl Environment {
         );
         self.journal.line(self.host.now(), line);
         self.launching = Some(Box::pin(self.host.launch(&self.plan)));
-        let result = loop {
-            match poll_fn(|context| self.poll_output(context)).await? {
-                Output::Initialized => break Ok(()),
-                Output::InitFailed { took, why } => {
-                    self.report_init(took, InitPhase::Init, &why);
-                    break Ok(());
-                }
-                _ => {}
-            }
-        };
-        self.take_records();
+        if let Output::InitFailed { took, why } = poll_fn(|context| self.poll_output(context)).await? {
+            self.report_init(took, &why);
+        }
+        self.drain_log();
         self.journal.flush();
-        result
+        Ok(())
     }
 
     /// Hands over an event, and thaws the environment if it is frozen. [`Environment::complete`] then deals with it; the
@@ -334,8 +327,9 @@ impl Environment {
         }
     }
 
-    fn report_init(&mut self, took: Duration, phase: InitPhase, why: &InitFailure) {
-        if let (InitFailure::TimedOut, Some(process)) = (why, &self.process) {
+    /// Ends the process of a failed init phase, and says why.
+    fn report_init(&mut self, took: Duration, why: &InitFailure) {
+        if let Some(process) = &self.process {
             process.kill();
         }
         self.drain_log();
@@ -346,11 +340,9 @@ impl Environment {
             InitFailure::NoEntrypoint(_) => InitStatus::Error(Failure::NO_ENTRYPOINT),
         };
         let now = self.host.now();
-        let line = self.lines.init_report(now, took, phase, status);
+        let line = self.lines.init_report(now, took, InitPhase::Init, status);
         self.journal.line(now, line);
-        if phase == InitPhase::Init {
-            self.process = None;
-        }
+        self.process = None;
     }
 
     /// Writes the last lines and the bill of an invocation.
