@@ -117,7 +117,9 @@ pub(crate) enum Collected {
 
 impl Packages {
     /// Makes the folder if need be. Half-done work of an earlier run is removed in the background.
-    pub(crate) fn open(store: Store, folder: PathBuf) -> Result<Arc<Self>, PackagesError> {
+    pub(crate) fn open(store: Store, folder: &Path) -> Result<Arc<Self>, PackagesError> {
+        // Whoever shows the folders to functions may work in another directory.
+        let folder = std::path::absolute(folder).map_err(disk("find", folder))?;
         let failed = |step| disk(step, &folder);
         DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(failed("create"))?;
         let mut leftovers = Vec::new();

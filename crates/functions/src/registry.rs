@@ -143,7 +143,7 @@ impl Functions {
         packages: &Path,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, stored::OpenError> {
-        let packages = Packages::open(store.clone(), packages.to_owned())?;
+        let packages = Packages::open(store.clone(), packages)?;
         let inner = Inner {
             store,
             packages,

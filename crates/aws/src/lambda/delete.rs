@@ -5,6 +5,7 @@ use super::errors::{function_not_found, invalid, refused};
 use super::named::Named;
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output};
+use bytes::Bytes;
 use martlet_functions::{FunctionsError, Refused};
 use martlet_model::Qualifier;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(super) async fn delete_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input)
         Some(Qualifier::Alias(_)) => return Err(function_not_found(named.arn())),
     };
     match deleted {
-        Ok(()) => Ok(Output::empty().status(NO_CONTENT)),
+        Ok(()) => Ok(Output::payload(Bytes::new()).status(NO_CONTENT)),
         Err(FunctionsError::Refused(Refused::NoSuchVersion(_))) => Err(function_not_found(named.arn())),
         Err(error) => Err(refused(error)),
     }

@@ -89,6 +89,6 @@ fn package(refused: &PackageError) -> ApiError {
             let text = format!("Zipped size must be smaller than {limit} bytes");
             ApiError::new("RequestEntityTooLargeException", text).with_status(413)
         }
-        other => invalid(format!("{COULD_NOT_UNZIP} What is wrong with it: {other}.")),
+        other => invalid(format!("{COULD_NOT_UNZIP} What is wrong with it: {other}")),
     }
 }

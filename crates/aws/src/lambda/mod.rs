@@ -18,6 +18,8 @@ mod packages;
 mod paging;
 mod request;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod update_code;
 mod update_configuration;
 mod versions;

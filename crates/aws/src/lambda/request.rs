@@ -3,7 +3,7 @@
 use super::code::CodeSource;
 use super::errors::{above, invalid};
 use crate::protocol::ApiError;
-use martlet_environment::Runtimes;
+use martlet_environment::{MissingRuntime, Runtimes};
 use martlet_functions::Settings;
 use martlet_model::function::{LogFormat, Logging};
 use martlet_model::{Configuration, RuntimeName, limits};
@@ -102,7 +102,7 @@ impl FunctionRequest {
     pub(super) fn check(&mut self, runtimes: &Runtimes) -> Result<Edit, ApiError> {
         let runtime = self.runtime.take().map(RuntimeName::new);
         if let Some(runtime) = &runtime {
-            runtimes.check(runtime).map_err(|missing| invalid(missing.to_string()))?;
+            runtimes.check(runtime).map_err(|missing| no_such_runtime(&missing))?;
         }
         if self.handler.as_ref().is_some_and(String::is_empty) {
             return Err(invalid(MANDATORY));
@@ -219,6 +219,18 @@ impl LoggingConfig {
             logging.group = self.log_group;
         }
     }
+}
+
+/// AWS's words, with the runtimes of this machine where AWS lists its own.
+fn no_such_runtime(missing: &MissingRuntime) -> ApiError {
+    let found: Vec<&str> = missing.found.iter().map(RuntimeName::as_str).collect();
+    invalid(format!(
+        "Value {} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [{}]. These are the \
+         runtimes of this machine; install the interpreter of another one, or name the directory that has it in the \
+         configuration",
+        missing.wanted,
+        found.join(", ")
+    ))
 }
 
 fn check_levels(logging: &LoggingConfig) -> Result<(), ApiError> {
