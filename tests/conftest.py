@@ -45,8 +45,8 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.failed:
         for server in item.stash.get(SERVERS, []):
-            end = "\n".join(line[:300] for line in server.log().splitlines()[-30:])
-            report.sections.append((f"log of the server in {server.base} (its end)", end))
+            lines = server.log()[server.checked:].splitlines()[-30:]
+            report.sections.append((f"log of the server in {server.base}", "\n".join(line[:300] for line in lines)))
 
 
 SERVERS = pytest.StashKey[list]()

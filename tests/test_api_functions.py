@@ -25,6 +25,7 @@ def made(lam, python):
     name = lab.unique("api")
     answer = lam.create_function(FunctionName=name, Runtime=python, Role=ROLE, Handler="lambda_function.handler",
                                  Code={"ZipFile": ZIP})
+    lab.settled(lam, name)
     yield answer
     try:
         lam.delete_function(FunctionName=name)
@@ -119,7 +120,7 @@ def test_lists_leave_out_what_is_in_motion(lam, made):
 def test_an_environment_is_shown_only_where_one_was_set(lam, made):
     assert "Environment" not in made
     assert made["SnapStart"] == {"ApplyOn": "None", "OptimizationStatus": "Off"}
-    updated = lam.update_function_configuration(FunctionName=made["FunctionName"], Environment={"Variables": {}})
+    updated = lab.change(lam, "update_function_configuration", FunctionName=made["FunctionName"], Environment={"Variables": {}})
     assert updated["Environment"] == {"Variables": {}}
 
 
@@ -133,24 +134,23 @@ def test_a_qualifier_in_both_places_must_agree(lam, made, raw):
 
 def test_update_code(lam, made):
     name = made["FunctionName"]
-    updated = lam.update_function_code(FunctionName=name, ZipFile=OTHER_ZIP)
+    updated = lab.change(lam, "update_function_code", FunctionName=name, ZipFile=OTHER_ZIP)
     assert updated["CodeSha256"] == sha(OTHER_ZIP) and updated["CodeSize"] == len(OTHER_ZIP)
     assert updated["RevisionId"] != made["RevisionId"]
     assert updated["LastUpdateStatus"] in ("Successful", "InProgress")
-    lam.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 10})
     assert lam.invoke(FunctionName=name)["Payload"].read() == b'"other"'
 
 
 def test_update_code_dry_run_changes_nothing(lam, made):
     name = made["FunctionName"]
-    answer = lam.update_function_code(FunctionName=name, ZipFile=OTHER_ZIP, DryRun=True)
+    answer = lab.change(lam, "update_function_code", FunctionName=name, ZipFile=OTHER_ZIP, DryRun=True)
     assert answer["CodeSha256"] == sha(OTHER_ZIP)
     assert lam.get_function_configuration(FunctionName=name)["CodeSha256"] == sha(ZIP)
 
 
 def test_update_configuration_applies_every_setting(lam, made):
     name = made["FunctionName"]
-    lam.update_function_configuration(
+    lab.change(lam, "update_function_configuration", 
         FunctionName=name, Description="d", Timeout=30, MemorySize=512, Handler="lambda_function.other",
         Environment={"Variables": {"ONE": "1"}}, EphemeralStorage={"Size": 1024}, Role=ROLE + "-2",
         LoggingConfig={"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "SystemLogLevel": "DEBUG", "LogGroup": "/mine"})
@@ -165,11 +165,11 @@ def test_update_configuration_applies_every_setting(lam, made):
 
 def test_an_update_leaves_alone_what_it_does_not_name(lam, made):
     name = made["FunctionName"]
-    lam.update_function_configuration(FunctionName=name, Environment={"Variables": {"KEEP": "me"}}, Timeout=9)
-    lam.update_function_configuration(FunctionName=name, Description="only this")
+    lab.change(lam, "update_function_configuration", FunctionName=name, Environment={"Variables": {"KEEP": "me"}}, Timeout=9)
+    lab.change(lam, "update_function_configuration", FunctionName=name, Description="only this")
     now = lam.get_function_configuration(FunctionName=name)
     assert now["Environment"]["Variables"] == {"KEEP": "me"} and now["Timeout"] == 9
-    lam.update_function_configuration(FunctionName=name, Environment={"Variables": {}})
+    lab.change(lam, "update_function_configuration", FunctionName=name, Environment={"Variables": {}})
     assert lam.get_function_configuration(FunctionName=name).get("Environment", {}).get("Variables", {}) == {}
 
 
@@ -183,18 +183,36 @@ def test_delete_ends_it(lam, made):
         lam.invoke(FunctionName=name)
 
 
+def test_changes_while_one_is_in_motion_are_refused_as_in_lambda(lam, python):
+    """The state machine that boto3's waiters were made for: 409 until the last change has arrived."""
+    name = lab.unique("api")
+    created = lam.create_function(FunctionName=name, Runtime=python, Role=ROLE, Handler="lambda_function.handler", Code={"ZipFile": ZIP})
+    try:
+        if created["State"] == "Pending":
+            try:
+                lam.update_function_configuration(FunctionName=name, Timeout=4)
+            except lam.exceptions.ResourceConflictException as refused:
+                assert "Pending" in refused.response["Error"]["Message"]
+        lab.settled(lam, name)
+        assert lab.change(lam, "update_function_configuration", FunctionName=name, Timeout=5)["Timeout"] == 5
+        assert lab.settled(lam, name)["Timeout"] == 5
+    finally:
+        lam.delete_function(FunctionName=name)
+
+
 def test_create_with_everything_at_once(lam, python):
     name = lab.unique("api")
     lam.create_function(
         FunctionName=name, Runtime=python, Role=ROLE, Handler="lambda_function.handler", Code={"ZipFile": ZIP},
-        Description="all of it", Timeout=900, MemorySize=10240, Environment={"Variables": {"A_1": "ü", "B": ""}},
+        Description="all of it", Timeout=900, MemorySize=10240, Environment={"Variables": {"A_1": "ü", "BB": ""}},
         EphemeralStorage={"Size": 10240}, Tags={"team": "platform"}, Publish=True, PackageType="Zip",
         TracingConfig={"Mode": "PassThrough"}, LoggingConfig={"LogFormat": "JSON"})
     try:
+        lab.settled(lam, name)
         whole = lam.get_function(FunctionName=name)
         now = whole["Configuration"]
         assert (now["Timeout"], now["MemorySize"], now["EphemeralStorage"]["Size"]) == (900, 10240, 10240)
-        assert now["Environment"]["Variables"] == {"A_1": "ü", "B": ""}
+        assert now["Environment"]["Variables"] == {"A_1": "ü", "BB": ""}
         assert whole["Tags"] == {"team": "platform"}
         assert now["LoggingConfig"]["ApplicationLogLevel"] == "INFO" and now["LoggingConfig"]["SystemLogLevel"] == "INFO"
         assert lam.get_function_configuration(FunctionName=name, Qualifier="1")["Version"] == "1"

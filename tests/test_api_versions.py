@@ -1,10 +1,10 @@
 """Published versions: numbered, immutable, and the RevisionId that guards every change."""
 
 import pytest
-from harness import aws
+from harness import aws, lab
 from harness.zips import make_zip
 
-ANSWER = "import os\ndef handler(event, context):\n    return [{value!r}, os.environ.get('V'), context.function_version]\n"
+ANSWER = "import os\ndef handler(event, context):\n    return [{value!r}, os.environ.get('VALUE'), context.function_version]\n"
 
 
 def source(value):
@@ -13,7 +13,7 @@ def source(value):
 
 @pytest.fixture
 def function(deploy, python):
-    return deploy(source("one"), python, Environment={"Variables": {"V": "1"}})
+    return deploy(source("one"), python, Environment={"Variables": {"VALUE": "1"}})
 
 
 def test_versions_are_numbered_from_one_and_keep_their_code_and_settings(lam, function):
@@ -21,22 +21,22 @@ def test_versions_are_numbered_from_one_and_keep_their_code_and_settings(lam, fu
     first = lam.publish_version(FunctionName=name, Description="the first")
     assert first["ResponseMetadata"]["HTTPStatusCode"] == 201
     assert first["Version"] == "1" and first["FunctionArn"].endswith(f":{name}:1") and first["Description"] == "the first"
-    lam.update_function_code(FunctionName=name, ZipFile=make_zip({"lambda_function.py": source("two")}))
-    lam.update_function_configuration(FunctionName=name, Environment={"Variables": {"V": "2"}})
+    lab.change(lam, "update_function_code", FunctionName=name, ZipFile=make_zip({"lambda_function.py": source("two")}))
+    lab.change(lam, "update_function_configuration", FunctionName=name, Environment={"Variables": {"VALUE": "2"}})
     assert lam.publish_version(FunctionName=name)["Version"] == "2"
     assert function.call(Qualifier="1") == ["one", "1", "1"]
     assert function.call(Qualifier="2") == ["two", "2", "2"]
     assert function.call() == ["two", "2", "$LATEST"]
-    lam.update_function_configuration(FunctionName=name, Timeout=20, Environment={"Variables": {"V": "3"}})
+    lab.change(lam, "update_function_configuration", FunctionName=name, Timeout=20, Environment={"Variables": {"VALUE": "3"}})
     assert function.call(Qualifier="2") == ["two", "2", "2"]
     assert lam.get_function_configuration(FunctionName=name, Qualifier="2")["Timeout"] == 3
 
 
 def test_a_version_has_the_description_of_its_publication_or_else_of_latest(lam, function):
     name = function.name
-    lam.update_function_configuration(FunctionName=name, Description="of latest")
+    lab.change(lam, "update_function_configuration", FunctionName=name, Description="of latest")
     assert lam.publish_version(FunctionName=name)["Description"] == "of latest"
-    lam.update_function_configuration(FunctionName=name, Timeout=9)
+    lab.change(lam, "update_function_configuration", FunctionName=name, Timeout=9)
     assert lam.publish_version(FunctionName=name, Description="its own")["Description"] == "its own"
     assert lam.get_function_configuration(FunctionName=name)["Description"] == "of latest"
 
@@ -49,7 +49,7 @@ def test_publishing_twice_without_a_change_gives_the_same_version(lam, function)
 
 def test_list_versions_begins_with_latest_and_pages(lam, function):
     for number in range(3):
-        lam.update_function_configuration(FunctionName=function.name, Description=str(number))
+        lab.change(lam, "update_function_configuration", FunctionName=function.name, Description=str(number))
         lam.publish_version(FunctionName=function.name)
     pages = list(lam.get_paginator("list_versions_by_function").paginate(
         FunctionName=function.name, PaginationConfig={"PageSize": 2}))
@@ -69,13 +69,13 @@ def test_a_published_version_cannot_be_changed(lam, function, raw):
 
 def test_deleting_one_version_leaves_the_others(lam, function):
     for text in ("a", "b"):
-        lam.update_function_configuration(FunctionName=function.name, Description=text)
+        lab.change(lam, "update_function_configuration", FunctionName=function.name, Description=text)
         lam.publish_version(FunctionName=function.name)
     lam.delete_function(FunctionName=function.name, Qualifier="1")
     with pytest.raises(lam.exceptions.ResourceNotFoundException):
         function.call(Qualifier="1")
     assert function.call(Qualifier="2")[2] == "2"
-    lam.update_function_configuration(FunctionName=function.name, Description="c")
+    lab.change(lam, "update_function_configuration", FunctionName=function.name, Description="c")
     assert lam.publish_version(FunctionName=function.name)["Version"] == "3", "a number is never used again"
 
 
@@ -97,17 +97,19 @@ def test_publish_with_create_and_with_update_code(lam, python, deploy):
     assert created["Version"] == "1"
     lam.delete_function(FunctionName="published")
     function = deploy(source("one"), python, Publish=True)
+    lab.settled(lam, function.name, Qualifier="1")
     assert function.call(Qualifier="1")[2] == "1"
-    updated = lam.update_function_code(FunctionName=function.name, Publish=True,
+    updated = lab.change(lam, "update_function_code", FunctionName=function.name, Publish=True,
                                        ZipFile=make_zip({"lambda_function.py": source("two")}))
     assert updated["Version"] == "2"
+    lab.settled(lam, function.name, Qualifier="2")
     assert function.call(Qualifier="2")[0] == "two"
 
 
 def test_a_stale_revision_id_is_refused_and_changes_nothing(lam, function):
     name = function.name
     old = lam.get_function_configuration(FunctionName=name)["RevisionId"]
-    new = lam.update_function_configuration(FunctionName=name, Timeout=5, RevisionId=old)["RevisionId"]
+    new = lab.change(lam, "update_function_configuration", FunctionName=name, Timeout=5, RevisionId=old)["RevisionId"]
     assert new != old
     zipped = make_zip({"lambda_function.py": source("never")})
     for attempt in (lambda: lam.update_function_configuration(FunctionName=name, Timeout=6, RevisionId=old),
@@ -116,7 +118,7 @@ def test_a_stale_revision_id_is_refused_and_changes_nothing(lam, function):
         with pytest.raises(lam.exceptions.PreconditionFailedException) as refused:
             attempt()
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
-        assert "RevisionId" in refused.value.response["Error"]["Message"]
+        assert "Revision Id" in refused.value.response["Error"]["Message"]
     now = lam.get_function_configuration(FunctionName=name)
     assert now["Timeout"] == 5 and now["RevisionId"] == new
     assert len(lam.list_versions_by_function(FunctionName=name)["Versions"]) == 1

@@ -70,9 +70,9 @@ def test_runtime_and_handler_are_guessed(server, removed, lam, tmp_path, files, 
 
 def test_deploy_a_zip_with_settings(server, removed, lam, tmp_path, python):
     path = tmp_path / "packed.zip"
-    path.write_bytes(make_zip({"lambda_function.py": "import os\ndef handler(e, c):\n    return os.environ['A']\n"}))
+    path.write_bytes(make_zip({"lambda_function.py": "import os\ndef handler(e, c):\n    return os.environ['AA']\n"}))
     removed.append("packed")
-    done = martlet(server, "deploy", str(path), "--memory", "256", "--timeout", "9", "--env", "A=b=c", "--output", "json")
+    done = martlet(server, "deploy", str(path), "--memory", "256", "--timeout", "9", "--env", "AA=b=c", "--output", "json")
     assert done.code == 0, done
     shown = json.loads(done.out)
     assert (shown["FunctionName"], shown["MemorySize"], shown["Timeout"]) == ("packed", 256, 9)

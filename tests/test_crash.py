@@ -28,7 +28,7 @@ def test_functions_versions_and_tags_survive(new_server, python):
     client = aws.client(server)
     function = lab.create(client, CODE, python, name="kept", Tags={"a": "b"})
     client.publish_version(FunctionName="kept")
-    client.update_function_configuration(FunctionName="kept", Timeout=33)
+    lab.change(client, "update_function_configuration", FunctionName="kept", Timeout=33)
     client.delete_function(FunctionName=lab.create(client, CODE, python, name="deleted").name)
     server.kill()
     server.start()
@@ -98,7 +98,7 @@ def test_killed_at_random_points_of_the_control_plane(new_server, python, seed):
                 package = make_zip({"lambda_function.py": f"def handler(e, c):\n    return {value!r}\n"})
                 if name in answered:
                     answered[name] = ("either", answered[name][1], value)
-                    client.update_function_code(FunctionName=name, ZipFile=package)
+                    lab.change(client, "update_function_code", FunctionName=name, ZipFile=package)
                 else:
                     client.create_function(FunctionName=name, Runtime=python, Role=aws.ROLE, Handler="lambda_function.handler",
                                            Code={"ZipFile": package})

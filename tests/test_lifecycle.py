@@ -207,15 +207,15 @@ def test_updating_the_code_reaches_the_next_call(lam, deploy, python):
     function = deploy("def handler(e, c):\n    return 0\n", python)
     for number in range(5):
         function.call()
-        lam.update_function_code(FunctionName=function.name, ZipFile=make_zip(
+        lab.change(lam, "update_function_code", FunctionName=function.name, ZipFile=make_zip(
             {"lambda_function.py": f"def handler(e, c):\n    return {number}\n"}))
         assert function.call() == number
 
 
 def test_updating_the_configuration_reaches_the_next_call(lam, deploy, python):
-    function = deploy("import os\ndef handler(e, c):\n    return [os.environ.get('V'), c.memory_limit_in_mb]\n", python)
+    function = deploy("import os\ndef handler(e, c):\n    return [os.environ.get('VALUE'), c.memory_limit_in_mb]\n", python)
     function.call()
-    lam.update_function_configuration(FunctionName=function.name, Environment={"Variables": {"V": "new"}}, MemorySize=192)
+    lab.change(lam, "update_function_configuration", FunctionName=function.name, Environment={"Variables": {"VALUE": "new"}}, MemorySize=192)
     assert function.call() == ["new", "192"]
 
 

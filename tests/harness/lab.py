@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .aws import ROLE
 from .paths import EXAMPLES
+from .waiting import until
 from .zips import make_zip
 
 PYTHON_LAB = """
@@ -100,5 +101,24 @@ def create(client, code, runtime: str, handler: str = "lambda_function.handler",
     created = client.create_function(FunctionName=name, Runtime=runtime, Handler=handler, Role=ROLE,
                                      Code={"ZipFile": code}, **config)
     if created.get("State") != "Active":
-        client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+        settled(client, name)
     return Function(client, name)
+
+
+def change(client, operation: str, **arguments) -> dict:
+    """Calls an operation that changes a function, and gives its answer once the change has arrived."""
+    answer = getattr(client, operation)(**arguments)
+    if answer.get("LastUpdateStatus") == "InProgress":
+        settled(client, arguments["FunctionName"])
+    return answer
+
+
+def settled(client, name: str, **qualifier) -> dict:
+    """The configuration of a function once nothing of it is in motion; boto3's waiters ask but once a second."""
+    def done():
+        now = client.get_function_configuration(FunctionName=name, **qualifier)
+        return now if now["State"] != "Pending" and now.get("LastUpdateStatus") != "InProgress" else None
+
+    now = until(done, f"{name} to be ready", 30)
+    assert now["State"] == "Active" and now["LastUpdateStatus"] == "Successful", now
+    return now
