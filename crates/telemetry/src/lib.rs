@@ -118,6 +118,7 @@ impl Telemetry {
             commit_every: options.commit_every,
             retention: Retention { log_days: options.retention_days, metering_days: options.metering_days },
             names: Names::default(),
+            unsynced: false,
         };
         let thread = thread::Builder::new()
             .name("telemetry".to_owned())

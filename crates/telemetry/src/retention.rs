@@ -21,6 +21,8 @@ pub(crate) struct Retention {
 
 /// What a step did.
 pub(crate) struct Swept {
+    /// Something was removed.
+    pub(crate) any: bool,
     /// There may be more to remove.
     pub(crate) more: bool,
     /// Rows of streams are gone, and with them their ids.
@@ -54,7 +56,11 @@ pub(crate) fn step(
             })
             .map_err(TelemetryError::at("give free pages back"))?;
     }
-    Ok(Swept { more: removed.rows == STEP_ROWS, streams_removed: removed.streams != 0 })
+    Ok(Swept {
+        any: removed.rows != 0 || removed.streams != 0,
+        more: removed.rows == STEP_ROWS,
+        streams_removed: removed.streams != 0,
+    })
 }
 
 struct Removed {

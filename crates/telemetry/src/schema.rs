@@ -77,21 +77,30 @@ pub(crate) fn open(path: &Path) -> Result<Connection, TelemetryError> {
     )
     .map_err(TelemetryError::at("open telemetry.db"))?;
     connection.busy_timeout(Duration::from_secs(1)).map_err(TelemetryError::at("set the busy timeout"))?;
-    // Incremental vacuum gives the room of expired events back to the system; it must be chosen before the tables.
+    let format = format(&connection)?;
+    if format == 0 {
+        // Gives the room of expired events back to the system; must be chosen before there is anything in the file.
+        connection
+            .execute_batch("PRAGMA auto_vacuum = INCREMENTAL")
+            .map_err(TelemetryError::at("set up telemetry.db"))?;
+    }
     connection
         .execute_batch(
-            "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-             PRAGMA cache_size = -2048; PRAGMA journal_size_limit = 8388608; PRAGMA temp_store = MEMORY;",
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -2048; PRAGMA journal_size_limit = 8388608; PRAGMA temp_store = MEMORY;",
         )
         .map_err(TelemetryError::at("set up telemetry.db"))?;
     connection.set_prepared_statement_cache_capacity(32);
-    migrate(&connection, path)?;
+    migrate(&connection, path, format)?;
     Ok(connection)
 }
 
-fn migrate(connection: &Connection, path: &Path) -> Result<(), TelemetryError> {
-    let failed = TelemetryError::at("read the format of telemetry.db");
-    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+/// The format of the tables; 0 when there are none yet.
+fn format(connection: &Connection) -> Result<u32, TelemetryError> {
+    let read = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+    read.map_err(TelemetryError::at("read the format of telemetry.db"))
+}
+
+fn migrate(connection: &Connection, path: &Path, found: u32) -> Result<(), TelemetryError> {
     match found {
         FORMAT => Ok(()),
         0 => connection

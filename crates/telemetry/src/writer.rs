@@ -27,6 +27,8 @@ pub(crate) struct Writer {
     pub(crate) commit_every: Duration,
     pub(crate) retention: Retention,
     pub(crate) names: Names,
+    /// The last commit would not survive a loss of power.
+    pub(crate) unsynced: bool,
 }
 
 /// Row ids of names that were written lately.
@@ -117,15 +119,12 @@ impl Writer {
     }
 
     fn try_write(&mut self, batch: &Batch, safety: Safety) -> Result<(), TelemetryError> {
-        let Self { connection, names, clock, .. } = self;
-        if batch.items.is_empty() && batch.dropped.is_empty() && safety == Safety::Process {
+        let Self { connection, names, clock, unsynced, .. } = self;
+        let nothing = batch.items.is_empty() && batch.dropped.is_empty();
+        if nothing && (safety == Safety::Process || !*unsynced) {
             return Ok(());
         }
-        // A commit under FULL syncs the WAL, and with it every commit before.
-        let level = if safety == Safety::Power { "FULL" } else { "NORMAL" };
-        connection
-            .pragma_update(None, "synchronous", level)
-            .map_err(TelemetryError::at("choose how safely to commit"))?;
+        commit_safely(connection, safety)?;
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(TelemetryError::at("begin a write"))?;
@@ -147,11 +146,14 @@ impl Writer {
             work.logs(group, stream, now, &[LogEvent { timestamp: now, message, request_id: None }])?;
         }
         work.finish()?;
-        transaction.commit().map_err(TelemetryError::at("commit"))
+        transaction.commit().map_err(TelemetryError::at("commit"))?;
+        *unsynced = safety == Safety::Process;
+        Ok(())
     }
 
     fn sweep_step(&mut self, now: Timestamp) -> Result<bool, TelemetryError> {
         let swept = retention::step(&mut self.connection, &self.retention, now)?;
+        self.unsynced |= swept.any;
         // A stream whose row went must not be written by its old id.
         if swept.streams_removed {
             self.names.streams.clear();
@@ -165,7 +167,9 @@ impl Writer {
         Ok(())
     }
 
+    /// A setting, so it is durable when this returns.
     fn retain(&mut self, group: &str, days: Option<u32>) -> Result<(), TelemetryError> {
+        commit_safely(&self.connection, Safety::Power)?;
         let sql = "UPDATE groups SET retention = ?2 WHERE name = ?1";
         match self.connection.execute(sql, params![group, days]) {
             Ok(0) => Err(TelemetryError::NoSuchGroup(group.to_owned())),
@@ -173,6 +177,13 @@ impl Writer {
             Err(error) => Err(TelemetryError::at("set a retention")(error)),
         }
     }
+}
+
+/// Chooses what the next commit survives. One under FULL syncs the WAL, and with it every commit before.
+fn commit_safely(connection: &Connection, safety: Safety) -> Result<(), TelemetryError> {
+    let level = if safety == Safety::Power { "FULL" } else { "NORMAL" };
+    let choose = TelemetryError::at("choose how safely to commit");
+    connection.pragma_update(None, "synchronous", level).map_err(choose)
 }
 
 /// One transaction under way.
