@@ -2,7 +2,7 @@
 
 use crate::life::Verdict;
 use crate::log::{Status, iso};
-use crate::outcome::{Exit, Failure};
+use crate::outcome::Failure;
 use bytes::Bytes;
 use martlet_model::{RequestId, Timestamp};
 use martlet_telemetry::Status as Metered;
@@ -108,6 +108,7 @@ fn fault(id: &RequestId, reason: &str, error_type: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Exit;
     use martlet_sandbox::ExitStatus;
 
     fn of(verdict: Verdict) -> Ending {

@@ -21,6 +21,7 @@ impl Package {
         let unique =
             format!("martlet-package-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let root = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(&root).unwrap();
         for (name, text) in files {
             let file = root.join(name);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();

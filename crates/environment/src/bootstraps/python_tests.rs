@@ -5,7 +5,7 @@ use super::harness::{ARN, Answer, Package, REQUEST_ID, Runtime};
 use crate::frame::Kind;
 use crate::runtimes::Runtimes;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 static INTERPRETERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
@@ -19,7 +19,7 @@ static INTERPRETERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
         .collect()
 });
 
-fn start_with(python: &PathBuf, package: &Package, handler: &str, extra: &[(&str, &str)]) -> Runtime {
+fn start_with(python: &Path, package: &Package, handler: &str, extra: &[(&str, &str)]) -> Runtime {
     let bootstrap = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtimes/python/bootstrap.py");
     let mut command = vec![python.to_str().unwrap()];
     command.extend(PYTHON_OPTIONS);
@@ -42,7 +42,7 @@ fn on_each_with(code: &str, extra: &[(&str, &str)], test: impl Fn(Runtime)) {
 /// Runs a function whose init code fails: the error document and the log.
 fn init_failure(files: &[(&str, &str)], handler: &str) -> Vec<(Value, Vec<String>)> {
     let package = Package::new(files);
-    let fail = |python| {
+    let fail = |python: &PathBuf| {
         let mut runtime = start_with(python, &package, handler, &[]);
         let frame = runtime.receive().expect("an error frame");
         assert_eq!((frame.kind, frame.sequence), (Kind::InitError, 0));

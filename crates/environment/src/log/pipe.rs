@@ -79,7 +79,7 @@ enum Read {
 fn read(pipe: &Receiver, splitter: &mut Splitter, records: &mut Vec<Record>) -> Read {
     let mut piece = [const { MaybeUninit::uninit() }; PIECE];
     match rustix::io::read(pipe, &mut piece) {
-        Ok((bytes, _)) if bytes.is_empty() => Read::End,
+        Ok(([], _)) => Read::End,
         Ok((bytes, _)) => {
             splitter.feed(bytes, records);
             Read::Some(bytes.len())
