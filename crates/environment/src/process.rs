@@ -180,12 +180,13 @@ impl Process {
                     Err(ChannelError::Unread) => return Input::Lost,
                     Err(_) => {}
                 },
+                // Nobody must take it any more, so it is looked at before the connections are.
                 Transport::Provided(api) if api.is_untaken() => return Input::Lost,
-                Transport::Provided(api) => {
-                    if let Poll::Ready(Ok(input)) = api.poll(context) {
-                        return input;
-                    }
-                }
+                Transport::Provided(api) => match api.poll(context) {
+                    Poll::Ready(Ok(input)) => return input,
+                    _ if api.is_untaken() => return Input::Lost,
+                    _ => {}
+                },
             }
         }
         Input::Exited(self.exit_of(status))

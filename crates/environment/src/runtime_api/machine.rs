@@ -104,13 +104,15 @@ pub(crate) struct Machine {
     /// The event that was taken last. Stays known after its answer, so that a second answer to it is told from one with a
     /// wrong id.
     taken: Option<Event>,
+    /// The connection on which it was taken.
+    taker: u64,
     /// News for the environment. One at most, because each ends a phase.
     news: Option<Input>,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { state: State::Started, offered: None, taken: None, news: None }
+        Self { state: State::Started, offered: None, taken: None, taker: 0, news: None }
     }
 
     /// Puts up the next event, for whoever waits in `next` or calls it later.
@@ -143,16 +145,26 @@ impl Machine {
         Ok(())
     }
 
-    /// The event for a runtime that waits in `next`, as soon as there is one.
-    pub(crate) fn event(&mut self) -> Option<Event> {
+    /// The event for a runtime that waits in `next` on `connection`, as soon as there is one.
+    pub(crate) fn event(&mut self, connection: u64) -> Option<Event> {
         match self.state {
             State::Ready => {
                 self.taken = Some(self.offered.take()?);
                 self.state = State::Running;
-                self.taken.clone()
             }
-            State::Running => self.taken.clone(),
-            _ => None,
+            State::Running => {}
+            _ => return None,
+        }
+        self.taker = connection;
+        self.taken.clone()
+    }
+
+    /// `connection` was closed by the runtime with bytes in it that the runtime had not read. If the event was among them,
+    /// nobody has seen it: it is put up again.
+    pub(crate) fn unread(&mut self, connection: u64) {
+        if self.state == State::Running && self.taker == connection {
+            self.state = State::Ready;
+            self.offered = self.taken.take();
         }
     }
 
@@ -248,7 +260,7 @@ mod tests {
         machine.next().unwrap();
         assert!(matches!(machine.take_news(), Some(Input::Ready)));
         machine.offer(event(id));
-        assert_eq!(machine.event(), Some(event(id)));
+        assert_eq!(machine.event(1), Some(event(id)));
         machine
     }
 
@@ -263,13 +275,13 @@ mod tests {
 
         // The event may be put up before the runtime comes for it.
         machine.offer(event("b"));
-        assert_eq!(machine.event(), None);
+        assert_eq!(machine.event(1), None);
         machine.next().unwrap();
         assert!(machine.is_untaken());
-        assert_eq!(machine.event(), Some(event("b")));
+        assert_eq!(machine.event(1), Some(event("b")));
         assert!(machine.take_news().is_none(), "only the first next ends an init phase");
         machine.next().unwrap();
-        assert_eq!(machine.event(), Some(event("b")), "asked again, the same event");
+        assert_eq!(machine.event(1), Some(event("b")), "asked again, the same event");
         machine.begin_answer(AnswerKind::Error, "b", None).unwrap();
         machine.answer(Input::Error { failure: failure(), fatal: false });
         assert!(matches!(machine.take_news(), Some(Input::Error { .. })));
@@ -298,6 +310,19 @@ mod tests {
         assert!(
             late.message.starts_with("State transition from RuntimeResponseSentState to InvocationResponse")
         );
+    }
+
+    #[test]
+    fn an_event_that_was_not_read_is_put_up_again() {
+        let mut machine = running("a");
+        machine.unread(2);
+        assert!(!machine.is_untaken(), "another connection");
+        machine.unread(1);
+        assert!(machine.is_untaken());
+        assert_eq!(machine.event(3), Some(event("a")));
+        machine.begin_answer(AnswerKind::Response, "a", None).unwrap();
+        machine.unread(3);
+        assert!(!machine.is_untaken(), "whoever answers it has read it");
     }
 
     #[test]
@@ -341,7 +366,7 @@ mod tests {
                         offered += 1;
                     }
                     1 => {}
-                    2 => { machine.event(); }
+                    2 => { machine.event(1); }
                     3 => { let _ = machine.begin_answer(AnswerKind::Response, ids[id], None); }
                     4 => { let _ = machine.begin_answer(AnswerKind::Error, ids[id], None); }
                     5 => machine.answer(response()),

@@ -25,7 +25,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Connections served at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 32;
@@ -46,7 +47,10 @@ pub(crate) struct RuntimeApi {
     listener: TcpListener,
     connections: Vec<Connection>,
     machine: Shared,
+    /// Events put up so far.
     sequence: u64,
+    /// Connections accepted so far.
+    accepted: u64,
 }
 
 impl fmt::Debug for RuntimeApi {
@@ -81,6 +85,7 @@ impl RuntimeApi {
             connections: Vec::new(),
             machine: Shared(Arc::new(Mutex::new(Machine::new()))),
             sequence: 0,
+            accepted: 0,
         })
     }
 
@@ -119,7 +124,8 @@ impl RuntimeApi {
                 Poll::Ready(Ok((stream, _))) => {
                     // Without it an answer of two writes waits for an acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    self.connections.push(connection(stream, self.machine.clone()));
+                    self.accepted += 1;
+                    self.connections.push(connection(stream, self.machine.clone(), self.accepted));
                 }
                 // The caller was gone before it was accepted.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -129,25 +135,82 @@ impl RuntimeApi {
     }
 }
 
-fn connection(stream: tokio::net::TcpStream, machine: Shared) -> Connection {
+fn connection(stream: TcpStream, machine: Shared, number: u64) -> Connection {
+    let serving = machine.clone();
     let service = hyper::service::service_fn(move |request| {
-        let machine = machine.clone();
-        async move { Ok::<_, Infallible>(serve(&machine, request).await) }
+        let machine = serving.clone();
+        async move { Ok::<_, Infallible>(serve(&machine, request, number).await) }
     });
+    let stream = Watched { stream, machine, number };
     let served = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     Box::pin(async move {
-        // A broken connection is the function's own affair; what it was in the middle of is noticed by `Answering`.
+        // A broken connection is the function's own affair. What it was in the middle of sending is noticed by
+        // `Answering`, what it had not read by `Watched`.
         let _ = served.await;
     })
 }
 
+/// A connection that notices a reset, which is what the kernel answers for a process that ended without having read
+/// everything.
+struct Watched {
+    stream: TcpStream,
+    machine: Shared,
+    number: u64,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &read
+            && error.kind() == io::ErrorKind::ConnectionReset
+        {
+            self.machine.lock().unread(self.number);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 type Answer = Response<Full<Bytes>>;
 
-async fn serve(machine: &Shared, request: Request<Incoming>) -> Answer {
+async fn serve(machine: &Shared, request: Request<Incoming>, connection: u64) -> Answer {
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     let version = parts.next().unwrap_or_default();
@@ -161,7 +224,7 @@ async fn serve(machine: &Shared, request: Request<Incoming>) -> Answer {
     }
     match (request.method(), parts.as_slice()) {
         (&Method::GET, ["ping"]) => text(StatusCode::OK, "pong"),
-        (&Method::GET, ["runtime", "invocation", "next"]) => next(machine).await,
+        (&Method::GET, ["runtime", "invocation", "next"]) => next(machine, connection).await,
         (&Method::POST, ["runtime", "invocation", id, "response"]) => {
             let id = (*id).to_owned();
             answer(machine, request, AnswerKind::Response, &id).await
@@ -182,12 +245,12 @@ async fn serve(machine: &Shared, request: Request<Incoming>) -> Answer {
     }
 }
 
-async fn next(machine: &Shared) -> Answer {
+async fn next(machine: &Shared, connection: u64) -> Answer {
     if let Err(refusal) = machine.lock().next() {
         return refused(&refusal);
     }
     // Not woken by the event: whoever puts one up polls every connection right after.
-    let event = poll_fn(|_| machine.lock().event().map_or(Poll::Pending, Poll::Ready)).await;
+    let event = poll_fn(|_| machine.lock().event(connection).map_or(Poll::Pending, Poll::Ready)).await;
     let mut response = Response::new(Full::new(event.payload));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

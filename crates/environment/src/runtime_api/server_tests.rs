@@ -298,6 +298,28 @@ async fn an_event_that_its_taker_lost_is_served_again() {
 }
 
 #[tokio::test]
+async fn an_event_that_nobody_read_is_known_to_be_unseen() {
+    let (mut api, runtime) = start(|address| {
+        let mut client = Client::new(address);
+        client.write(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut first = [0];
+        let stream = client.0.get_mut();
+        stream.peek(&mut first).unwrap();
+    });
+    ready(&mut api).await;
+    api.deliver(&invocation(b"1"), Timestamp(1));
+    serve_until_done(&mut api, runtime).await;
+    for _ in 0..100 {
+        let turn = poll_fn(|context| api.poll(context));
+        let _ = tokio::time::timeout(Duration::from_millis(5), turn).await;
+        if api.is_untaken() {
+            return;
+        }
+    }
+    panic!("the event counts as taken");
+}
+
+#[tokio::test]
 async fn other_paths_are_told_what_they_are() {
     let (mut api, runtime) = start(|address| {
         let mut client = Client::new(address);

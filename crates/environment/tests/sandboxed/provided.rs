@@ -1,6 +1,6 @@
 //! Packages that bring their own runtime: here a script that speaks the Runtime API with nothing but a socket.
 
-use crate::world::{Function, World, failure, invocation, invoke, result, shown, tail};
+use crate::world::{Function, World, failure, invocation, invoke, kill_from_outside, result, shown, tail};
 use martlet_environment::Completion;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt as _;
@@ -126,14 +126,25 @@ pub(crate) async fn an_environment_that_dies_idle_gives_the_event_back(world: Wo
     if !can_run() {
         return;
     }
-    let handler = "(__import__('threading').Timer(event, lambda: os._exit(1)).start(), 1)[1]";
-    let mut environment = world.start(function(handler), &[("bootstrap", BOOTSTRAP)]).await;
-    assert_eq!(result(&mut environment, "0.05").await, 1);
-    environment.exited().await;
-    environment.begin(invocation("1"));
-    match environment.complete().await {
-        Completion::Undelivered(invocation) => assert_eq!(invocation.payload, "1"),
-        Completion::Done(completed) => panic!("{}", shown(&completed)),
+    for (frozen, noticed) in [(false, true), (false, false), (true, false)] {
+        let mut environment = world.start(function("1"), &[("bootstrap", BOOTSTRAP)]).await;
+        for _ in 0..3 {
+            assert_eq!(result(&mut environment, "0").await, 1);
+        }
+        // Long enough for the runtime to have called `next`.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        if frozen {
+            environment.freeze();
+        }
+        kill_from_outside(&environment);
+        if noticed {
+            environment.exited().await;
+        }
+        environment.begin(invocation("1"));
+        match environment.complete().await {
+            Completion::Undelivered(invocation) => assert_eq!(invocation.payload, "1"),
+            Completion::Done(completed) => panic!("{frozen} {noticed} {}", shown(&completed)),
+        }
+        environment.stop().await;
     }
-    environment.stop().await;
 }

@@ -218,3 +218,18 @@ pub(crate) fn shown(completed: &Completed) -> String {
 pub(crate) fn tail(completed: &Completed) -> Vec<&str> {
     std::str::from_utf8(&completed.log_tail).expect("text").lines().collect()
 }
+
+/// Kills every process of the environment from outside, as the host's out-of-memory killer or an operator would.
+pub(crate) fn kill_from_outside(environment: &Environment) {
+    let id = environment.id().as_bytes();
+    let mut killed = 0;
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Ok(variables) = std::fs::read(entry.path().join("environ")) else { continue };
+        if variables.windows(id.len()).any(|window| window == id) {
+            let pid = entry.file_name();
+            let status = std::process::Command::new("kill").arg("-9").arg(pid).status().expect("kill");
+            killed += usize::from(status.success());
+        }
+    }
+    assert!(killed > 0, "no process of the environment was found");
+}
