@@ -6,6 +6,7 @@
 mod applied;
 mod internal;
 mod record;
+mod request_ids;
 mod route;
 mod service;
 
@@ -19,6 +20,7 @@ use martlet_gateway::{Admission, BodyFault, Door, Head};
 use martlet_identity::{AuthError, Authenticator, Caller, Claim, Payload, RequestHead, Spelling};
 use martlet_model::{RequestId, Timestamp};
 use record::Record;
+use request_ids::RequestIds;
 use route::Target;
 use service::Built;
 use std::future::{Future, poll_fn};
@@ -37,6 +39,7 @@ pub struct Pipeline {
     services: Vec<Service>,
     internal: Arc<dyn Internal>,
     clock: Clock,
+    request_ids: RequestIds,
 }
 
 /// What the first steps know about a request, for the later ones.
@@ -68,7 +71,7 @@ impl Pipeline {
         internal: Arc<dyn Internal>,
         clock: Clock,
     ) -> Self {
-        Self { authenticator, services, internal, clock }
+        Self { authenticator, services, internal, clock, request_ids: RequestIds::new() }
     }
 
     /// Authenticate, as far as the head allows, and route.
@@ -257,7 +260,7 @@ impl Door for Pipeline {
 
     fn admit(&self, head: &Head) -> Result<Admission<Ticket>, Response<Bytes>> {
         let (started, received) = (Instant::now(), (self.clock)());
-        let request_id = new_request_id();
+        let request_id = self.request_ids.next();
         match self.way(head, received) {
             Ok(way) => {
                 let body_limit = self.body_limit(&way);
@@ -340,11 +343,4 @@ async fn survive(
         })
     })
     .await
-}
-
-/// Without randomness ids repeat, which is bad for logs and for nothing else; a request is not refused for it.
-fn new_request_id() -> RequestId {
-    let mut random = [0_u8; 16];
-    let _ = getrandom::fill(&mut random);
-    RequestId::from_random(random)
 }
