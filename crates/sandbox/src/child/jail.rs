@@ -18,7 +18,8 @@ const DATA_SLACK: u64 = 256 << 20;
 /// others reserve many times what they use.
 pub(super) fn resource_limits(spec: &SandboxSpec, limit_data: bool) -> Result<(), Fault> {
     limit(Resource::Core, 0).at(Step::ResourceLimit, "core")?;
-    limit(Resource::Nproc, spec.pids).at(Step::ResourceLimit, "nproc")?;
+    // One more for pid 1, which is ours.
+    limit(Resource::Nproc, spec.pids + 1).at(Step::ResourceLimit, "nproc")?;
     if limit_data {
         limit(Resource::Data, spec.memory_bytes + DATA_SLACK).at(Step::ResourceLimit, "data")?;
     }

@@ -47,11 +47,12 @@ pub(super) fn conceive(
 ) -> Result<Born, Fault> {
     let owner = workplace.owner(slot);
     let root = NewRoot::lay(&workplace.bench, &spec)?;
-    root.furnish(&workplace.system, &spec)?;
+    root.furnish(&workplace.system)?;
     match &mut workplace.images {
         Some(images) => root.tmp(images.mount(spec.tmp_bytes)?, owner)?,
         None => root.memory_tmp(spec.tmp_bytes, owner)?,
     }
+    root.show(&spec)?;
     root.seal()?;
     root.enter()?;
 

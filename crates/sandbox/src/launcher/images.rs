@@ -85,7 +85,7 @@ impl Images {
         let template = File::create(&path).and_then(|file| file.set_len(size).map(|()| file))?;
         drop(template);
         let made = Command::new(&self.mkfs)
-            .args(["-q", "-F", "-m", "0", "-b", "4096"])
+            .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-I", "256"])
             // Nothing here needs to survive anything.
             .args(["-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard"])
             .arg(&path)

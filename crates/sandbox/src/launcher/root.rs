@@ -47,8 +47,8 @@ impl NewRoot {
         Ok(Self { bench: bench.to_owned(), root })
     }
 
-    /// Everything but `/tmp` and what only the sandbox itself can mount (`/proc`).
-    pub(super) fn furnish(&self, system: &System, spec: &SandboxSpec) -> Result<(), Fault> {
+    /// What every sandbox has, but `/tmp` and what only the sandbox itself can mount (`/proc`).
+    pub(super) fn furnish(&self, system: &System) -> Result<(), Fault> {
         for directory in ["/dev/shm", "/etc", "/opt", "/proc", "/tmp", "/var"] {
             self.directory(Path::new(directory)).at(Step::Root, directory)?;
         }
@@ -61,7 +61,11 @@ impl NewRoot {
                 other => other?,
             }
         }
-        self.devices()?;
+        self.devices()
+    }
+
+    /// What this sandbox was asked to have.
+    pub(super) fn show(&self, spec: &SandboxSpec) -> Result<(), Fault> {
         // Outer before inner, so that a bind never covers another one that was asked for too.
         let mut binds: Vec<_> = spec.binds.iter().collect();
         binds.sort_by_key(|bind| bind.target.components().count());

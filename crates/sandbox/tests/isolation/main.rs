@@ -1,55 +1,60 @@
-//! Attacks on a sandbox, and what must work in one.
+//! Attacks on a sandbox, and what must work in one, against the real kernel.
+//!
+//! The tests start the launcher, which is this very program with a hidden argument, so `main` is our own. Those that need
+//! root are skipped by name when run as a user; the rootless ones run as a user that root switches to.
+
+#![allow(unreachable_pub, reason = "a test program has no outside")]
+
+mod attacks;
+mod endings;
+mod harness;
+mod limits;
+mod rootless;
+mod ways;
+mod world;
+
+use harness::{Need, Test};
+
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(martlet_sandbox::LAUNCHER_COMMAND) {
-        martlet_sandbox::launcher_main();
+    let first = std::env::args().nth(1);
+    match first.as_deref() {
+        Some(martlet_sandbox::LAUNCHER_COMMAND) => martlet_sandbox::launcher_main(),
+        Some(endings::SERVER_COMMAND) => endings::serve(),
+        Some(rootless::ROLE_COMMAND) => rootless::play(),
+        _ => harness::run(&tests()),
     }
-    use martlet_sandbox::*;
-    let options = LauncherOptions {
-        isolation: Isolation::Full,
-        instance: "t".into(),
-        uid_base: 200000,
-        uid_count: 100,
-        scratch_dir: "/tmp/sbxscratch".into(),
-        tmp: TmpKind::Disk,
+}
+
+macro_rules! tests {
+    ($need:expr; $($module:ident: $($name:ident)*;)*) => {
+        [$($(Test {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            need: $need,
+            run: $module::$name,
+        },)*)*]
     };
-    let p = Launcher::start(options).unwrap();
-    let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    rt.block_on(async {
-        let l = p.connect().unwrap();
-        for i in 0..20 {
-            let t = std::time::Instant::now();
-            let spec = SandboxSpec {
-                argv: vec![
-                    "/bin/sh".into(),
-                    "-c".into(),
-                    std::env::args().nth(1).unwrap_or("id; exit 7".into()),
-                ],
-                env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-                cwd: "/tmp".into(),
-                hostname: "h".into(),
-                binds: vec![],
-                files: vec![],
-                tmp_bytes: 512 << 20,
-                memory_bytes: 128 << 20,
-                cpu_millis: 1000,
-                pids: 100,
-                open_files: 1024,
-                listen: Some(9001),
-            };
-            let fd = || std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().unwrap();
-            let s = l.launch(spec, if i == 0 { vec![(fd(), 1), (fd(), 2)] } else { vec![] }).await;
-            match s {
-                Ok(s) => {
-                    let e = t.elapsed();
-                    let x = s.exit().await;
-                    println!("{s:?} launch {:?} {x} {:?} {:?}", e, t.elapsed(), s.usage());
-                }
-                Err(e) => {
-                    println!("{e} {:?}", std::error::Error::source(&e));
-                    return;
-                }
-            }
-        }
-        l.shutdown().await;
-    });
+}
+
+fn tests() -> Vec<Test> {
+    let as_root = tests! { Need::Root;
+        ways: exit_codes_and_signals_arrive_exactly what_cannot_start_says_why the_environment_is_only_what_was_given
+            descriptors_are_only_what_was_given output_can_be_reopened_by_name it_runs_as_one_ordinary_user
+            host_paths_behind_closed_doors_can_be_shown binds_are_read_only_and_keep_their_order
+            files_replace_our_own a_listener_inside_is_served_from_outside interpreters_of_this_machine_run
+            a_full_house_refuses_by_name launches_side_by_side orphans_are_reaped;
+        attacks: host_processes_are_out_of_sight nothing_outside_tmp_can_be_written forbidden_calls_are_refused
+            pid_1_keeps_its_memory_to_itself the_network_ends_at_loopback host_sockets_are_out_of_reach
+            another_sandbox_is_out_of_reach the_kernel_is_masked the_root_stays_closed;
+        limits: a_fork_bomb_is_bounded memory_ends_at_the_limit open_files_end_at_the_limit
+            disk_tmp_is_a_hard_limit_that_costs_no_memory memory_tmp_is_a_hard_limit cpu_is_proportional
+            a_frozen_sandbox_stands_still a_frozen_sandbox_can_be_killed without_cgroups_data_is_limited
+            without_cgroups_it_freezes_by_signal;
+        endings: dropping_the_handle_ends_it nothing_is_left_behind killing_the_server_ends_everything
+            killing_the_launcher_ends_everything what_both_left_the_next_start_removes an_abandoned_launch_leaves_nothing
+            shutdown_waits_for_the_launcher;
+    };
+    let as_user = tests! { Need::RootToSwitchUser;
+        rootless: a_user_gets_the_same_isolation a_user_is_refused_what_needs_root;
+    };
+    as_root.into_iter().chain(as_user).collect()
 }
