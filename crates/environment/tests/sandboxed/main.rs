@@ -4,6 +4,7 @@
 //! The launcher is this very program with a hidden argument, so the tests have a `main` of their own. Arguments select
 //! tests by a part of their names.
 
+mod clients;
 mod managed;
 mod provided;
 mod world;
@@ -40,6 +41,7 @@ const TESTS: &[Test] = tests![
     provided::a_package_without_a_usable_bootstrap_says_why,
     provided::its_failures_are_told,
     provided::an_environment_that_dies_idle_gives_the_event_back,
+    clients::the_official_clients_run_unmodified,
 ];
 
 fn main() -> ExitCode {

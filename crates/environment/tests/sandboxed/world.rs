@@ -13,6 +13,7 @@ use martlet_telemetry::{
 };
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -99,6 +100,11 @@ impl World {
             std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).expect("permissions");
         }
         std::fs::create_dir_all(&code_dir).expect("a directory");
+        self.deploy_from(function, code_dir)
+    }
+
+    /// Deploys what is in a directory already.
+    pub(crate) fn deploy_from(&self, function: Function, code_dir: PathBuf) -> Arc<Deployment> {
         let version = FunctionVersion {
             function: FunctionArn {
                 region: Region::new("us-east-1").expect("a region"),
@@ -212,7 +218,9 @@ pub(crate) async fn failure(
 }
 
 pub(crate) fn shown(completed: &Completed) -> String {
-    format!("{:?}\n{}", completed, String::from_utf8_lossy(&completed.log_tail))
+    let (payload, tail) =
+        (String::from_utf8_lossy(&completed.payload), String::from_utf8_lossy(&completed.log_tail));
+    format!("{payload} {:?} reusable: {}\n{tail}", completed.function_error, completed.reusable)
 }
 
 pub(crate) fn tail(completed: &Completed) -> Vec<&str> {
