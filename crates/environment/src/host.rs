@@ -1,5 +1,6 @@
 //! What starts environments.
 
+use crate::bootstraps::Compiled;
 use crate::environment::Environment;
 use crate::process::{LaunchFailure, Plan, Process, Program};
 use crate::runtimes::{MissingRuntime, Runtimes};
@@ -30,6 +31,7 @@ pub struct Host {
     runtimes: Runtimes,
     telemetry: Telemetry,
     clock: Clock,
+    compiled: Compiled,
 }
 
 /// Why the platform could not start an environment. A function whose init code fails is no such error.
@@ -58,7 +60,7 @@ impl Host {
         telemetry: Telemetry,
         options: HostOptions,
     ) -> Arc<Self> {
-        Arc::new(Self { launcher, runtimes, telemetry, clock: options.clock })
+        Arc::new(Self { launcher, runtimes, telemetry, clock: options.clock, compiled: Compiled::default() })
     }
 
     /// The runtimes that its environments can use.
@@ -77,7 +79,12 @@ impl Host {
         let runtime = &version.configuration.runtime;
         self.runtimes.check(runtime).map_err(StartError::Runtime)?;
         let program = match self.runtimes.find(runtime) {
-            Some(interpreter) => Program::Managed { interpreter: interpreter.clone(), compiled: None },
+            Some(interpreter) => {
+                let compiled = matches!(runtime.family(), Some(RuntimeFamily::Python { .. }))
+                    .then(|| self.compiled.for_interpreter(&self.launcher, interpreter))
+                    .flatten();
+                Program::Managed { interpreter: interpreter.clone(), compiled }
+            }
             None => Program::Provided,
         };
         let now = (self.clock)();

@@ -1,11 +1,14 @@
 //! The bootstraps of the managed runtimes, as they are carried inside the binary.
 
+mod compiled;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]
 mod python_tests;
+
+pub(crate) use compiled::Compiled;
 
 /// The directory of the bootstraps inside a sandbox.
 pub(crate) const RUNTIME_DIR: &str = "/var/runtime";

@@ -280,6 +280,27 @@ def handler(event, context):
     environment.stop().await;
 }
 
+pub(crate) async fn later_starts_use_the_compiled_bootstrap(world: World) {
+    let code = "import os, sys\ndef handler(event, context):\n    if event: raise KeyError(event)\n    return [sys.argv[0], os.listdir('/var/runtime')]";
+    for runtime in world.pythons() {
+        for _ in 0..100 {
+            let mut environment = world.start(Function::new(&runtime), &[("app.py", code)]).await;
+            let seen = result(&mut environment, "0").await;
+            let compiled = seen[0] == "/var/runtime/bootstrap.pyc";
+            if compiled {
+                assert_eq!(seen[1], json!(["bootstrap.pyc"]));
+                let (document, _) = failure(&mut environment, "1").await;
+                let trace = document["stackTrace"].as_array().expect("a trace");
+                assert_eq!(trace.len(), 1, "no frame of the bootstrap is shown: {trace:?}");
+            }
+            environment.stop().await;
+            if compiled {
+                break;
+            }
+        }
+    }
+}
+
 pub(crate) async fn the_function_sees_lambdas_world(world: World) {
     let code = r#"
 import getpass, locale, os, socket, sys, tempfile
