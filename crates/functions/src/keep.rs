@@ -8,6 +8,11 @@ use martlet_environment::Deployment;
 use martlet_store::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// How often what had to wait is looked at again.
+const UPKEEP: Duration = Duration::from_secs(60);
 
 /// Packages that may be garbage, and the deployments that keep packages alive after their function let go of them:
 /// an environment may run on the old code for as long as its last invocation takes.
@@ -47,8 +52,24 @@ impl Garbage {
 }
 
 impl Functions {
+    /// Maintains in the background for as long as somebody has the functions.
+    pub(crate) fn keep(&self) {
+        let kept = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(UPKEEP);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first one is now, when everything has just been looked at.
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                let Some(inner) = kept.upgrade() else { return };
+                Self { inner }.maintain().await;
+            }
+        });
+    }
+
     /// Does what had to wait: removes packages that nothing uses any more, and finishes changes that failed for want
-    /// of disk space or the like. Call it now and then, say once a minute; it does little when there is little to do.
+    /// of disk space or the like. Happens by itself once a minute.
     pub async fn maintain(&self) {
         for function in self.inner.shown.all() {
             if !machine::pending(&function.snapshot).is_empty() {

@@ -7,9 +7,8 @@ use crate::record::{FunctionRecord, Published, Reason, SCHEMA, State, Update, Ve
 use martlet_model::{
     Code, Configuration, FunctionArn, FunctionVersion, RequestId, Timestamp, Version, limits,
 };
-use sha2::{Digest as _, Sha256};
+use martlet_store::Digest;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// A function with its published versions at one moment.
@@ -43,11 +42,11 @@ impl Stamp {
             Version::Latest => 0,
             Version::Published(number) => number,
         };
-        let mut hash = Sha256::new();
-        hash.update(self.seed);
-        hash.update(salt.to_le_bytes());
+        let mut seed = [0; 24];
+        seed[..16].copy_from_slice(&self.seed);
+        seed[16..].copy_from_slice(&salt.to_le_bytes());
         let mut random = [0; 16];
-        random.copy_from_slice(&hash.finalize()[..16]);
+        random.copy_from_slice(&Digest::of(&seed).as_bytes()[..16]);
         RequestId::from_random(random).as_str().to_owned()
     }
 }
@@ -368,11 +367,7 @@ impl Snapshot {
 pub(crate) fn fingerprint(version: &FunctionVersion) -> String {
     // A configuration is plain data, which always serialises.
     let content = serde_json::to_vec(&(&version.code, &version.configuration)).unwrap_or_default();
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(&content) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    Digest::of(&content).to_string()
 }
 
 #[cfg(test)]

@@ -154,6 +154,7 @@ impl Functions {
         };
         let functions = Self { inner: Arc::new(inner) };
         functions.load().await?;
+        functions.keep();
         Ok(functions)
     }
 
