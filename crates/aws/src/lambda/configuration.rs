@@ -8,8 +8,8 @@ use martlet_environment::Runtimes;
 use martlet_functions::{Reason, State, Update, VersionRecord};
 use martlet_model::function::{LogFormat, Logging};
 use martlet_model::{FunctionVersion, Qualifier};
+use martlet_store::Digest;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -133,8 +133,7 @@ impl<'a> FunctionConfiguration<'a> {
             last_modified: lambda_date(record.modified),
             code_sha256: code_sha256(&version.code.digest),
             // A configuration is plain data, which always serialises.
-            config_sha256: STANDARD
-                .encode(Sha256::digest(serde_json::to_vec(configuration).unwrap_or_default())),
+            config_sha256: base64(Digest::of(&serde_json::to_vec(configuration).unwrap_or_default())),
             version: version.version.to_string(),
             environment: record
                 .environment_given
@@ -197,20 +196,18 @@ impl RuntimeVersionConfig {
     fn new(runtimes: &Runtimes, version: &FunctionVersion) -> Self {
         let runtime = &version.configuration.runtime;
         let interpreter = runtimes.find(runtime).map_or("", |interpreter| interpreter.version.as_str());
-        let mut arn = format!("arn:aws:lambda:{}::runtime:", version.function.region);
-        for byte in Sha256::digest(format!("{runtime} {interpreter}")) {
-            let _ = write!(arn, "{byte:02x}");
-        }
-        Self { runtime_version_arn: arn }
+        let digest = Digest::of(format!("{runtime} {interpreter}").as_bytes());
+        Self { runtime_version_arn: format!("arn:aws:lambda:{}::runtime:{digest}", version.function.region) }
     }
 }
 
 /// A digest as the API shows it: base64 of the bytes that the digits say.
 pub(super) fn code_sha256(digest: &str) -> String {
-    digest
-        .parse::<martlet_store::Digest>()
-        .map(|digest| STANDARD.encode(digest.as_bytes()))
-        .unwrap_or_default()
+    digest.parse().map(base64).unwrap_or_default()
+}
+
+fn base64(digest: Digest) -> String {
+    STANDARD.encode(digest.as_bytes())
 }
 
 /// The digits of a digest as the API shows it; what is no such thing comes back as it is, and matches nothing.

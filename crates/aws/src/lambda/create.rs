@@ -21,7 +21,7 @@ pub(super) async fn create_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input)
         return Err(images_are_not_built());
     }
     let architecture = FunctionRequest::architecture(request.architectures.as_deref())?;
-    let edit = request.check(&lambda.runtimes)?;
+    let edit = request.check(&lambda.runtimes, None)?;
     let settings = edit.into_settings(architecture)?;
     let name = request.function_name.as_str();
     if !name.contains(':') && name.len() > LONGEST_NAME {

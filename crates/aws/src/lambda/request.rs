@@ -98,8 +98,12 @@ const MANDATORY: &str =
 
 impl FunctionRequest {
     /// Checks what the service model cannot: this machine's runtimes, the limits of ordinary functions, and what
-    /// has to fit together.
-    pub(super) fn check(&mut self, runtimes: &Runtimes) -> Result<Edit, ApiError> {
+    /// has to fit together, also with the configuration that is there already.
+    pub(super) fn check(
+        &mut self,
+        runtimes: &Runtimes,
+        now: Option<&Configuration>,
+    ) -> Result<Edit, ApiError> {
         let runtime = self.runtime.take().map(RuntimeName::new);
         if let Some(runtime) = &runtime {
             runtimes.check(runtime).map_err(|missing| no_such_runtime(&missing))?;
@@ -116,7 +120,7 @@ impl FunctionRequest {
             check_variables(variables)?;
         }
         if let Some(logging) = &self.logging_config {
-            check_levels(logging)?;
+            check_levels(logging, now)?;
         }
         let ephemeral = self.ephemeral_storage.take().map(|storage| storage.size);
         Ok(Edit {
@@ -233,12 +237,15 @@ fn no_such_runtime(missing: &MissingRuntime) -> ApiError {
     ))
 }
 
-fn check_levels(logging: &LoggingConfig) -> Result<(), ApiError> {
+/// Levels need JSON, be it asked for now or before.
+fn check_levels(logging: &LoggingConfig, now: Option<&Configuration>) -> Result<(), ApiError> {
     let levels = logging.application_log_level.is_some() || logging.system_log_level.is_some();
-    if levels && logging.log_format.as_deref() != Some("JSON") {
-        return Err(invalid(
-            "ApplicationLogLevel and SystemLogLevel need LogFormat JSON in the same LoggingConfig",
-        ));
+    let json = match logging.log_format.as_deref() {
+        Some(asked) => asked == "JSON",
+        None => now.is_some_and(|now| now.logging.format == LogFormat::Json),
+    };
+    if levels && !json {
+        return Err(invalid("ApplicationLogLevel and SystemLogLevel need LogFormat JSON"));
     }
     Ok(())
 }

@@ -1,222 +1,13 @@
 //! The operations through the whole pipeline, with functions in memory and somebody who plays the engine.
 
+mod harness;
+
 use super::*;
-use crate::pipeline::{Internal, Pipeline};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::{Method, Request, Response};
-use martlet_engine::Rejected;
-use martlet_environment::{Completed, Deployment, FunctionError};
-use martlet_events::{AcceptError, Event};
-use martlet_functions::Observer;
+use harness::{ARN, ROLE, Server, refused, zip};
 use martlet_functions::package::Writer;
-use martlet_gateway::{Door as _, Head};
-use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode};
-use martlet_model::{AccountId, FunctionArn, Invocation, Timestamp};
-use martlet_store::Memory;
 use serde_json::{Value, json};
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Mutex;
-use std::time::Duration;
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:f";
-const ROLE: &str = "arn:aws:iam::000000000000:role/r";
-
-/// Answers with what it was given; some payloads mean something.
-#[derive(Default)]
-struct Player {
-    ran: Mutex<Vec<Invocation>>,
-    accepted: Mutex<Vec<Event>>,
-}
-
-impl Invocations for Player {
-    fn run<'a>(
-        &'a self,
-        _deployment: &'a Arc<Deployment>,
-        invocation: Invocation,
-    ) -> BoxFuture<'a, Result<Completed, Rejected>> {
-        let payload = invocation.payload.clone();
-        self.ran.lock().unwrap().push(invocation);
-        Box::pin(async move {
-            if payload == "\"throttle\"" {
-                return Err(Rejected::Throttled { limit: 7 });
-            }
-            let function_error = (payload == "\"fail\"").then_some(FunctionError::Unhandled);
-            Ok(Completed { payload, function_error, log_tail: b"END".to_vec(), reusable: true })
-        })
-    }
-
-    fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>> {
-        self.accepted.lock().unwrap().push(event);
-        Box::pin(async { Ok(()) })
-    }
-}
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn current(&self, _function: &FunctionArn, _current: &[Arc<Deployment>]) {}
-}
-
-struct Packages(Arc<Downloads>);
-
-impl Internal for Packages {
-    fn is_public(&self, _path: &str) -> bool {
-        false
-    }
-
-    fn handle<'a>(
-        &'a self,
-        head: &'a Head,
-        caller: Option<&'a Caller>,
-        _body: Bytes,
-    ) -> BoxFuture<'a, Response<Bytes>> {
-        Box::pin(async move { self.0.answer(head.uri.path(), caller.unwrap()).await.unwrap() })
-    }
-}
-
-/// A server without a socket, in development mode, so that signatures need not be right.
-struct Server {
-    pipeline: Pipeline,
-    player: Arc<Player>,
-    _folder: tempfile::TempDir,
-}
-
-struct Answer {
-    status: u16,
-    head: http::HeaderMap,
-    bytes: Bytes,
-    body: Value,
-}
-
-impl Answer {
-    fn error(&self) -> (u16, &str, &str) {
-        let code = self.head.get("x-amzn-errortype").map_or("", |code| code.to_str().unwrap());
-        let message = self.body.get("message").or(self.body.get("Message"));
-        (self.status, code, message.and_then(Value::as_str).unwrap_or_default())
-    }
-}
-
-impl Server {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let functions =
-            Functions::open(Memory::default().open(), folder.path(), Arc::new(Nobody)).await.unwrap();
-        let player = Arc::new(Player::default());
-        let links = Credentials::generate().unwrap();
-        let account = AccountId::new("000000000000").unwrap();
-        let keyring = Keyring::new().with(&links, account.clone(), "links");
-        let downloads = Arc::new(Downloads::new(functions.clone(), links));
-        let lambda = Lambda {
-            functions,
-            runtimes: Runtimes::default(),
-            invocations: player.clone(),
-            downloads: downloads.clone(),
-            concurrency: 7,
-        };
-        let pipeline = Pipeline::new(
-            Authenticator::new(keyring, Mode::Dev(account)),
-            vec![lambda.service().unwrap()],
-            Arc::new(Packages(downloads)),
-            Arc::new(|| Timestamp(1_800_000_000_000)),
-        );
-        Self { pipeline, player, _folder: folder }
-    }
-
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
-        request = request.header("host", "localhost:4566").header("x-amz-date", "20270115T080000Z");
-        if !path.contains("X-Amz-Signature") {
-            request = request.header(
-                "authorization",
-                "AWS4-HMAC-SHA256 Credential=test/20270115/us-east-1/lambda/aws4_request, \
-                 SignedHeaders=host, Signature=0000000000000000000000000000000000000000000000000000000000000000",
-            );
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (head, ()) = request.body(()).unwrap().into_parts();
-        let response = match self.pipeline.admit(&head) {
-            Err(refused) => refused,
-            Ok(admission) => {
-                assert!(body.len() <= admission.body_limit);
-                let peer = "127.0.0.1:1".parse().unwrap();
-                self.pipeline.handle(head, admission.ticket, Bytes::copy_from_slice(body), peer).await
-            }
-        };
-        let (head, bytes) = response.into_parts();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: head.status.as_u16(), head: head.headers, bytes, body }
-    }
-
-    async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
-        let body = if body.is_null() { vec![] } else { serde_json::to_vec(&body).unwrap() };
-        self.send(method, path, &[], &body).await
-    }
-
-    async fn create(&self, name: &str, more: Value) -> Answer {
-        let mut body = json!({
-            "FunctionName": name,
-            "Runtime": "provided.al2023",
-            "Role": ROLE,
-            "Handler": "bootstrap",
-            "Code": {"ZipFile": zip("one")},
-        });
-        merge(&mut body, more);
-        self.call("POST", "/2015-03-31/functions", body).await
-    }
-
-    /// Creates the function and waits until it is active.
-    async fn created(&self, name: &str, more: Value) {
-        let created = self.create(name, more).await;
-        assert_eq!(created.status, 201, "{:?}", created.error());
-        self.settled(name).await;
-    }
-
-    async fn settled(&self, name: &str) -> Value {
-        for _ in 0..3000 {
-            let now =
-                self.call("GET", &format!("/2015-03-31/functions/{name}/configuration"), Value::Null).await;
-            if now.body["State"] != "Pending" && now.body["LastUpdateStatus"] != "InProgress" {
-                return now.body;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{name} never settles");
-    }
-
-    async fn invoke(&self, name: &str, headers: &[(&str, &str)], payload: &[u8]) -> Answer {
-        self.send("POST", &format!("/2015-03-31/functions/{name}/invocations"), headers, payload).await
-    }
-}
-
-fn zip(content: &str) -> String {
-    let mut writer = Writer::new();
-    writer.file("bootstrap", true, content.as_bytes()).unwrap();
-    STANDARD.encode(writer.finish().unwrap())
-}
-
-/// Sets the members of `more`; null removes one.
-fn merge(body: &mut Value, more: Value) {
-    let (Value::Object(body), Value::Object(more)) = (body, more) else { return };
-    for (name, value) in more {
-        match value {
-            Value::Null => drop(body.remove(&name)),
-            value => drop(body.insert(name, value)),
-        }
-    }
-}
-
-fn refused(answer: &Answer, status: u16, code: &str, text: &str) {
-    let (found_status, found_code, message) = answer.error();
-    assert_eq!((found_status, found_code), (status, code), "{message}");
-    assert!(message.contains(text), "{text:?} is not in {message:?}");
-}
 
 #[tokio::test]
 async fn a_function_is_created_shown_and_deleted() {
@@ -396,11 +187,21 @@ async fn updates_change_what_they_name() {
     let logging = json!({"LogFormat": "JSON", "ApplicationLogLevel": "INFO", "SystemLogLevel": "WARN",
         "LogGroup": "/aws/lambda/f"});
     assert_eq!(settled["LoggingConfig"], logging);
+    let level = json!({"LoggingConfig": {"ApplicationLogLevel": "ERROR"}});
+    let updated = server.call("PUT", path, level.clone()).await;
+    assert_eq!(updated.body["LoggingConfig"]["ApplicationLogLevel"], "ERROR");
+    server.settled("f").await;
     let text = json!({"LoggingConfig": {"LogFormat": "Text", "LogGroup": "mine"}});
     let updated = server.call("PUT", path, text).await;
     assert_eq!(updated.body["LoggingConfig"], json!({"LogFormat": "Text", "LogGroup": "mine"}));
 
     let before = server.settled("f").await;
+    refused(
+        &server.call("PUT", path, level).await,
+        400,
+        "InvalidParameterValueException",
+        "need LogFormat JSON",
+    );
     let stale = json!({"RevisionId": updated.body["RevisionId"], "Timeout": 5});
     let precondition = "The Revision Id provided does not match the latest Revision Id. Call the \
                         GetFunction/GetAlias API to retrieve the latest Revision Id";

@@ -2,7 +2,7 @@
 
 use super::Lambda;
 use super::configuration::FunctionConfiguration;
-use super::errors::refused;
+use super::errors::{function_not_found, refused};
 use super::named::Named;
 use super::request::FunctionRequest;
 use crate::pipeline::Ctx;
@@ -16,7 +16,8 @@ pub(super) async fn update_function_configuration(
 ) -> Result<Output, ApiError> {
     let mut request: FunctionRequest = input.parse()?;
     let function = Named::unqualified(&ctx, "UpdateFunctionConfiguration", &request.function_name)?;
-    let edit = request.check(&lambda.runtimes)?;
+    let found = lambda.functions.get(&function).ok_or_else(|| function_not_found(&function))?;
+    let edit = request.check(&lambda.runtimes, Some(&found.latest().version.configuration))?;
     let updated = lambda
         .functions
         .update_settings(&function, request.revision_id.take(), |settings| edit.apply(settings))
