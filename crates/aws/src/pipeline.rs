@@ -13,11 +13,11 @@ mod service;
 pub use internal::{INTERNAL_PREFIX, INTERNAL_SERVICE, Internal};
 pub use service::{Ctx, DEFAULT_BODY_LIMIT, Operation, Service, ServiceBuilder, ServiceError};
 
-use crate::protocol::{self, ApiError, Input, Output};
+use crate::protocol::{self, ApiError, Dialect, Input, Output};
 use bytes::Bytes;
 use http::Response;
 use martlet_gateway::{Admission, BodyFault, Door, Head};
-use martlet_identity::{AuthError, Authenticator, Caller, Claim, Payload, RequestHead, Spelling};
+use martlet_identity::{AuthError, Authenticator, Caller, Claim, Payload, RequestHead};
 use martlet_model::{RequestId, Timestamp};
 use record::Record;
 use request_ids::RequestIds;
@@ -81,15 +81,20 @@ impl Pipeline {
             if self.internal.is_public(path) {
                 return Ok(Way::Internal { claim: None });
             }
-            let claim = self.authenticator.precheck(&RequestHead::from(head), now).map_err(refused)?;
+            let claim = self
+                .authenticator
+                .precheck(&RequestHead::from(head), now)
+                .map_err(|error| refused(head, &error))?;
             if claim.service() != INTERNAL_SERVICE {
-                return Err(refused(AuthError::Invalid(format!(
-                    "Credential should be scoped to correct service: '{INTERNAL_SERVICE}'."
-                ))));
+                let text = format!("Credential should be scoped to correct service: '{INTERNAL_SERVICE}'.");
+                return Err(refused(head, &AuthError::Invalid(text)));
             }
             return Ok(Way::Internal { claim: Some(claim) });
         }
-        let claim = self.authenticator.precheck(&RequestHead::from(head), now).map_err(refused)?;
+        let claim = self
+            .authenticator
+            .precheck(&RequestHead::from(head), now)
+            .map_err(|error| refused(head, &error))?;
         let target = route::find(&self.services, claim.service(), head)?;
         let service = &self.services[target.service];
         if service.slots[target.operation].built.is_none() {
@@ -177,7 +182,9 @@ impl Pipeline {
     }
 
     fn verify(&self, claim: &Claim, head: &Head, body: &[u8]) -> Result<Caller, ApiError> {
-        self.authenticator.verify(claim, &RequestHead::from(head), body, Payload::Signed).map_err(refused)
+        self.authenticator
+            .verify(claim, &RequestHead::from(head), body, Payload::Signed)
+            .map_err(|error| refused(head, &error))
     }
 
     /// Decode; the limits of the model; members that nothing here applies.
@@ -213,8 +220,8 @@ impl Pipeline {
     ) -> Answer {
         let code = Some(error.code.to_string());
         let model = service.map(|service| &service.model);
-        let protocol = model.map_or_else(|| route::guess_protocol(head), |model| model.protocol);
-        let response = protocol::encode_error(model, protocol, error, request_id);
+        let dialect = model.map_or_else(|| Dialect::guess(&head.headers), |model| model.protocol.into());
+        let response = protocol::encode_error(model, dialect, error, request_id);
         Answer { response, code, caller: None }
     }
 
@@ -326,8 +333,9 @@ fn authorise(_caller: &Caller, _built: &Built) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn refused(error: AuthError) -> ApiError {
-    ApiError::new(error.code(Spelling::Json), error.to_string()).with_status(error.status())
+fn refused(head: &Head, error: &AuthError) -> ApiError {
+    ApiError::new(error.code(Dialect::guess(&head.headers).spelling()), error.to_string())
+        .with_status(error.status())
 }
 
 /// A handler that panics fails its own request only.

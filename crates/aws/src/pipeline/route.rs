@@ -39,23 +39,6 @@ pub(super) fn find(services: &[Service], scope: &str, head: &Head) -> Result<Tar
     }
 }
 
-/// How a refusal is spelled before it is known which service it is for.
-pub(super) fn guess_protocol(head: &Head) -> Protocol {
-    let content_type = head.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    match content_type {
-        Some("application/x-amz-json-1.0") => {
-            Protocol::AwsJson { content_type: "application/x-amz-json-1.0" }
-        }
-        Some("application/x-amz-json-1.1") => {
-            Protocol::AwsJson { content_type: "application/x-amz-json-1.1" }
-        }
-        _ if head.headers.contains_key("x-amz-target") => {
-            Protocol::AwsJson { content_type: "application/x-amz-json-1.1" }
-        }
-        _ => Protocol::RestJson,
-    }
-}
-
 fn target(head: &Head) -> Option<&str> {
     head.headers.get("x-amz-target")?.to_str().ok()
 }

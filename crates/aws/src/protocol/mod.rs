@@ -1,6 +1,7 @@
 //! AWS's wire protocols, driven by the public service models: nothing here knows an operation by name.
 
 mod decode;
+mod dialect;
 mod error;
 mod input;
 mod model;
@@ -14,6 +15,7 @@ mod validate;
 mod value;
 
 pub use decode::well_formed;
+pub(crate) use dialect::Dialect;
 pub use error::ApiError;
 pub(crate) use input::Binding;
 pub use input::Input;

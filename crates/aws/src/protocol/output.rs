@@ -1,5 +1,6 @@
 //! Answers: what a handler returns, and how it is written.
 
+use super::dialect::{self, Dialect};
 use super::error::ApiError;
 use super::model::{Location, Model, OperationModel, Protocol};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 pub const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const XML: HeaderValue = HeaderValue::from_static("text/xml");
 
 /// What a handler answers with when it did what was asked.
 #[derive(Debug, Default)]
@@ -126,16 +128,21 @@ impl Shaper {
     }
 }
 
-/// Writes a refusal as `protocol` spells it; `model` tells the rest, where the service is known already.
+/// Writes a refusal as `dialect` spells it; `model` tells the rest, where the service is known already.
 pub(crate) fn error(
     model: Option<&Model>,
-    protocol: Protocol,
+    dialect: Dialect,
     error: ApiError,
     request_id: &RequestId,
 ) -> Response<Bytes> {
     let shape = model.and_then(|model| model.error(&error.code));
     let status = shape.and_then(|shape| shape.status).unwrap_or(error.status);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    if let Dialect::Query | Dialect::RestXml = dialect {
+        let server = status.is_server_error();
+        let text = dialect::xml(dialect, &error.code, &error.message, server, request_id.as_str());
+        return finish(status, XML, Bytes::from(text), Vec::new(), request_id);
+    }
     let mut members = Map::new();
     let mut headers = Vec::new();
     for (name, value) in error.extra {
@@ -150,21 +157,30 @@ pub(crate) fn error(
         let side = if status.is_server_error() { "Service" } else { "User" };
         members.insert("Type".to_owned(), Value::from(side));
     }
-    let content_type = match protocol {
-        Protocol::RestJson => {
-            headers.push((ERROR_TYPE, error.code.into_owned()));
-            JSON
-        }
-        Protocol::AwsJson { content_type } => {
-            members.insert("__type".to_owned(), Value::from(error.code.into_owned()));
-            HeaderValue::from_static(content_type)
-        }
+    let code = error.code.into_owned();
+    let content_type = if let Dialect::AwsJson { content_type } = dialect {
+        members.insert("__type".to_owned(), Value::String(code));
+        HeaderValue::from_static(content_type)
+    } else {
+        headers.push((ERROR_TYPE, code));
+        JSON
     };
-    let mut response = Response::new(serde_json::to_vec(&members).map(Bytes::from).unwrap_or_default());
+    let body = serde_json::to_vec(&members).map(Bytes::from).unwrap_or_default();
+    finish(status, content_type, body, headers, request_id)
+}
+
+fn finish(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+    more: Vec<(HeaderName, String)>,
+    request_id: &RequestId,
+) -> Response<Bytes> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response.headers_mut().insert(REQUEST_ID, id_value(request_id));
-    for (name, value) in headers {
+    for (name, value) in more {
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers_mut().insert(name, value);
         }
@@ -190,7 +206,7 @@ mod tests {
     }
 
     fn failed(model: &Model, refusal: ApiError) -> Response<Bytes> {
-        error(Some(model), model.protocol, refusal, &RequestId::from_random([7; 16]))
+        error(Some(model), model.protocol.into(), refusal, &RequestId::from_random([7; 16]))
     }
 
     fn body(response: &Response<Bytes>) -> Value {

@@ -135,9 +135,9 @@ mod tests {
         (lambda(), Router::new(lambda()))
     }
 
-    fn found(method: Method, path: &str, query: &str) -> Option<(&'static str, Vec<String>)> {
+    fn found(method: &Method, path: &str, query: &str) -> Option<(&'static str, Vec<String>)> {
         let (model, router) = router();
-        let (at, labels) = router.find(&method, path, query)?;
+        let (at, labels) = router.find(method, path, query)?;
         Some((model.operations[at].name, labels.of(path).map(str::to_owned).collect()))
     }
 
@@ -145,21 +145,21 @@ mod tests {
     fn paths_name_operations() {
         let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>();
         assert_eq!(
-            found(Method::POST, "/2015-03-31/functions/f/invocations", ""),
+            found(&Method::POST, "/2015-03-31/functions/f/invocations", ""),
             Some(("Invoke", labels(&["f"])))
         );
-        assert_eq!(found(Method::POST, "/2015-03-31/functions/", ""), Some(("CreateFunction", labels(&[]))));
-        assert_eq!(found(Method::GET, "/2018-10-31/layers", ""), Some(("ListLayers", labels(&[]))));
+        assert_eq!(found(&Method::POST, "/2015-03-31/functions/", ""), Some(("CreateFunction", labels(&[]))));
+        assert_eq!(found(&Method::GET, "/2018-10-31/layers", ""), Some(("ListLayers", labels(&[]))));
         assert_eq!(
-            found(Method::GET, "/2018-10-31/layers", "find=LayerVersion&Arn=x"),
+            found(&Method::GET, "/2018-10-31/layers", "find=LayerVersion&Arn=x"),
             Some(("GetLayerVersionByArn", labels(&[])))
         );
         assert_eq!(
-            found(Method::GET, "/2017-03-31/tags/arn%3Aaws%2Fx", ""),
+            found(&Method::GET, "/2017-03-31/tags/arn%3Aaws%2Fx", ""),
             Some(("ListTags", labels(&["arn%3Aaws%2Fx"])))
         );
         assert_eq!(
-            found(Method::DELETE, "/2018-10-31/layers/l/versions/3/policy/s", ""),
+            found(&Method::DELETE, "/2018-10-31/layers/l/versions/3/policy/s", ""),
             Some(("RemoveLayerVersionPermission", labels(&["l", "3", "s"])))
         );
     }
@@ -175,7 +175,7 @@ mod tests {
             (Method::GET, "//"),
             (Method::GET, "/2015-03-31"),
         ] {
-            assert_eq!(found(method, path, ""), None, "{path}");
+            assert_eq!(found(&method, path, ""), None, "{path}");
         }
     }
 

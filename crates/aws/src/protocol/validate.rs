@@ -63,7 +63,7 @@ impl<'m> Check<'m> {
         match (&shape.kind, value) {
             (Kind::Structure(structure), Value::Structure(members)) => self.structure(structure, members),
             (Kind::List { member, size }, Value::List(values)) => {
-                self.list(shape, *member, *size, value, values)
+                self.list(shape, *member, *size, value, values);
             }
             (Kind::Map { key, value: of, size }, Value::Map(entries)) => {
                 self.map(shape, (*key, *of), *size, value, entries);
@@ -215,7 +215,7 @@ fn broken_constraints(shape: &Shape, value: &Value, broken: &mut Vec<String>) {
         (_, Value::Null) => broken.push(NOT_NULL.to_owned()),
         (Kind::String { .. }, Value::Text(text)) => text_constraints(shape, text, broken),
         (Kind::Integer { range, .. }, Value::Integer(value)) => {
-            outside(*range, *value as f64, integer_text, broken)
+            outside(*range, *value as f64, integer_text, broken);
         }
         (Kind::Double { range }, Value::Number(value)) => outside(*range, *value, double_text, broken),
         (Kind::Blob { length }, Value::Blob(bytes)) => length_constraints(*length, bytes.len(), broken),

@@ -100,7 +100,15 @@ async fn what_is_not_there_says_so() {
     assert_eq!(answer.headers()["x-amzn-errortype"], "UnknownOperationException");
     let answer = server.signed_for("s3", "GET", "/", &[], b"").await;
     assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
+    assert!(std::str::from_utf8(answer.body()).unwrap().contains("<Code>NotImplemented</Code>"));
+    let answer = server
+        .signed_for("dynamodb", "POST", "/", &[("x-amz-target", "DynamoDB_20120810.ListTables")], b"{}")
+        .await;
+    assert_eq!(json(&answer)["__type"], "NotImplementedException");
     assert!(json(&answer)["message"].as_str().unwrap().contains("these are: lambda"));
+    let form = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+    let answer = server.plain("POST", "/", &form, b"Action=GetCallerIdentity").await;
+    assert!(std::str::from_utf8(answer.body()).unwrap().contains("<Code>MissingAuthenticationToken</Code>"));
 }
 
 #[tokio::test]
