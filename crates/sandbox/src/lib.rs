@@ -14,6 +14,7 @@
 
 mod cgroup;
 mod child;
+pub mod doctor;
 mod error;
 mod launcher;
 mod seccomp;

@@ -304,3 +304,74 @@ pub(crate) fn landlock_version() -> u32 {
     };
     u32::try_from(version).unwrap_or(0)
 }
+
+/// Whether namespaces as a sandbox needs them can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    Works,
+    /// They cannot be made; the error's number.
+    Refused(i32),
+    /// They can be made, but give no rights inside.
+    NoRights,
+    /// They give rights, but no `/proc` can be mounted in them.
+    NoProc,
+}
+
+/// Tries it in a process that ends at once. Unlike [`clone3`] itself this may be called beside other threads, because the
+/// child makes nothing but plain system calls.
+pub(crate) fn try_namespaces() -> Trial {
+    const FLAGS: i32 = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
+    const NO_RIGHTS: i32 = 1;
+    const NO_PROC: i32 = 2;
+    match clone3(FLAGS as u64, None) {
+        Err(error) => Trial::Refused(error.raw_os_error().unwrap_or(libc::EPERM)),
+        Ok(Side::Child) => {
+            // SAFETY: constant C strings that outlive the calls; nothing but the child's own namespaces changes.
+            let code = unsafe {
+                let name = c"trial";
+                if libc::sethostname(name.as_ptr(), 5) != 0 {
+                    NO_RIGHTS
+                } else if libc::mount(
+                    c"proc".as_ptr(),
+                    c"/proc".as_ptr(),
+                    c"proc".as_ptr(),
+                    0,
+                    std::ptr::null(),
+                ) != 0
+                {
+                    NO_PROC
+                } else {
+                    0
+                }
+            };
+            exit_now(code)
+        }
+        Ok(Side::Parent { pid, .. }) => {
+            let mut status = 0;
+            // SAFETY: the status word outlives the call; the child is ours and not yet reaped.
+            if unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid || !libc::WIFEXITED(status) {
+                return Trial::Refused(libc::ECHILD);
+            }
+            match libc::WEXITSTATUS(status) {
+                0 => Trial::Works,
+                NO_PROC => Trial::NoProc,
+                _ => Trial::NoRights,
+            }
+        }
+    }
+}
+
+/// Joins a new, empty session keyring.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing else is passed.
+    check(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    })?;
+    Ok(())
+}

@@ -7,6 +7,6 @@ mod tables;
 mod tree;
 
 pub(crate) use group::Group;
-pub(crate) use layout::{Hierarchy, Layout, own_group};
+pub(crate) use layout::{Controller, Hierarchy, Layout, NEEDED, own_group};
 pub(crate) use tables::Limits;
 pub(crate) use tree::Tree;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-use rustix::fs::{FileType, Gid, Uid};
+use rustix::fs::{Gid, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -81,8 +81,9 @@ pub(super) fn conceive(
 
 /// A pipe belongs to who made it, and to open `/dev/stdout` again is to open the pipe: it is given to the sandbox's user.
 fn own_pipe(fd: &OwnedFd, owner: u32) -> rustix::io::Result<()> {
-    let stat = rustix::fs::fstat(fd)?;
-    if stat.st_uid == owner || !FileType::from_raw_mode(stat.st_mode).is_fifo() {
+    // Of the kernel's own pipe file system: a pipe that somebody has put into a directory is left alone.
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    if rustix::fs::fstatfs(fd)?.f_type != PIPEFS_MAGIC || rustix::fs::fstat(fd)?.st_uid == owner {
         return Ok(());
     }
     rustix::fs::fchown(fd, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))

@@ -36,6 +36,9 @@ const MKFS: [&str; 6] = [
     "/bin/mkfs.ext4",
 ];
 
+/// The size that is asked for most often.
+const USUAL_BYTES: u64 = 512 << 20;
+
 /// Others may take a free loop device between the question and the use of the answer.
 const TRIES: usize = 32;
 
@@ -57,6 +60,15 @@ impl Images {
         fs::create_dir(&directory)
             .map_err(|error| refusal(&format!("{problem}: {error}"), "Choose another data directory"))?;
         Ok(Self { directory, mkfs, templates: HashMap::new() })
+    }
+
+    /// Makes the template of the size that is asked for most often.
+    pub(super) fn warm_up(&mut self) {
+        let size = image_size(USUAL_BYTES);
+        // An error comes again, and is then told, with the first launch.
+        if let Ok(template) = self.format(size) {
+            self.templates.insert(size, template);
+        }
     }
 
     /// A new, empty file system in which `bytes` can be stored, detached.

@@ -20,6 +20,7 @@ use crate::wire::{self, Reply, Request};
 use living::House;
 use workplace::Workplace;
 
+pub(crate) use images::find_mkfs;
 pub(crate) use workplace::INNER_UID;
 
 /// Entry of the hidden subcommand [`crate::LAUNCHER_COMMAND`]. Must be called before the process has a second thread, with
@@ -46,8 +47,9 @@ fn run() -> io::Result<()> {
         return wire::send(&server, &Reply::Invalid(invalid), &[]);
     }
     match Workplace::prepare(options) {
-        Ok(workplace) => {
+        Ok(mut workplace) => {
             wire::send(&server, &Reply::Ready(workplace.in_force.clone()), &[])?;
+            workplace.warm_up();
             serve(server, workplace)
         }
         Err(refusal) => wire::send(&server, &Reply::Refused(refusal), &[]),
@@ -61,6 +63,9 @@ fn keep_out_of_terminals() {
     }
     // Fails only for a process that leads a group already, which is as good.
     let _ = rustix::process::setsid();
+    // Keys of whoever started the server must not be in the keyring that every sandbox inherits. Absent with the
+    // kernel's key management, and then harmless.
+    let _ = sys::new_session_keyring();
     let _ = rustix::thread::set_name(c"martlet-launch");
 }
 

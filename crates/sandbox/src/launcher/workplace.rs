@@ -1,8 +1,12 @@
 //! What the launcher prepares once: its own namespaces, the place where roots are built, what policies compile to.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{UnshareFlags, set_thread_groups};
@@ -25,6 +29,7 @@ pub(super) struct Workplace {
     pub(super) in_force: InForce,
     /// Mount point of the root being built; in the launcher's private mount namespace.
     pub(super) bench: PathBuf,
+    _lock: OwnedFd,
     pub(super) system: System,
     pub(super) policy: Policy,
     /// None under [`Isolation::NoCgroups`].
@@ -50,9 +55,9 @@ impl Workplace {
                 )
             },
         )?;
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         raise_open_files();
-        let bench = make_bench(&options.scratch_dir)?;
+        let Scratch { bench, lock } = Scratch::make(&options.scratch_dir)?;
         let images = match options.tmp {
             TmpKind::Memory => None,
             TmpKind::Disk if rootless => {
@@ -86,7 +91,23 @@ impl Workplace {
         })?;
         let limit_data = cgroups.is_none();
         let policy = Policy { filters, landlock: in_force.landlock_abi, limit_data };
-        Ok(Self { options, policy, in_force, bench, system: System::discover(), cgroups, images })
+        Ok(Self {
+            options,
+            _lock: lock,
+            policy,
+            in_force,
+            bench,
+            system: System::discover(),
+            cgroups,
+            images,
+        })
+    }
+
+    /// Does, while nobody waits yet, what the first launch would have to do.
+    pub(super) fn warm_up(&mut self) {
+        if let Some(images) = &mut self.images {
+            images.warm_up();
+        }
     }
 
     /// Removes what would outlive this process, when nothing lives any more.
@@ -172,18 +193,63 @@ fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Makes the scratch directory and the mount point in it. What is mounted there is seen by this process only.
-fn make_bench(scratch: &Path) -> Result<PathBuf, Refusal> {
-    let refusal = |error: io::Error| {
-        Refusal::new(
-            format!("scratch directory {}", scratch.display()),
-            error,
-            "Choose a data directory that the user who starts Martlet may write to",
-        )
-    };
-    let bench = scratch.join("bench");
-    let mut builder = std::fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-    builder.create(&bench).map_err(refusal)?;
-    bench.canonicalize().map_err(refusal)
+/// The scratch directory of this launcher, which no other may use at the same time.
+struct Scratch {
+    /// Mount point for roots in the making. What is mounted there is seen by this process only.
+    bench: PathBuf,
+    /// The lock; held as long as it is open.
+    lock: OwnedFd,
+}
+
+/// A predecessor whose server has just died may still be cleaning up.
+const PREDECESSOR_WITHIN: Duration = Duration::from_secs(5);
+
+impl Scratch {
+    fn make(scratch: &Path) -> Result<Self, Refusal> {
+        let refusal = |error: io::Error| {
+            Refusal::new(
+                format!("scratch directory {}", scratch.display()),
+                error,
+                "Choose a data directory that the user who starts Martlet may write to",
+            )
+        };
+        let lock = Self::lock(scratch).map_err(refusal)?.ok_or_else(|| {
+            Refusal::new(
+                format!("scratch directory {}", scratch.display()),
+                "another launcher is working there",
+                "Stop the server that uses this data directory, or choose another directory",
+            )
+        })?;
+        let bench = scratch.canonicalize().map_err(refusal)?.join("bench");
+        private_directory(&bench).map_err(refusal)?;
+        Ok(Self { bench, lock })
+    }
+
+    /// Waits for the lock with a bound; `None` when another keeps it.
+    fn lock(scratch: &Path) -> io::Result<Option<OwnedFd>> {
+        let deadline = Instant::now() + PREDECESSOR_WITHIN;
+        loop {
+            private_directory(scratch)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(scratch, flags, Mode::empty())?;
+            let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
+            // A predecessor removes the directory when it leaves: what was locked must still be what is there.
+            let same = |there: rustix::fs::Stat, ours: rustix::fs::Stat| {
+                (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+            };
+            match rustix::fs::stat(scratch) {
+                Ok(there) if locked && same(there, rustix::fs::fstat(&directory)?) => {
+                    return Ok(Some(directory));
+                }
+                _ if Instant::now() >= deadline => return Ok(None),
+                // Only ever at a start right after a crash.
+                _ => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+}
+
+/// Makes a directory for this user alone, and its parents, where missing.
+fn private_directory(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

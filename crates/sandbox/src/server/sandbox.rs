@@ -51,7 +51,7 @@ pub struct Usage {
 /// Resolves when the last process of a sandbox is gone, with how its main process ended. Clones all resolve.
 pub struct ExitWatch {
     ended: watch::Receiver<Option<ExitStatus>>,
-    wait: Option<Pin<Box<dyn Future<Output = ExitStatus> + Send>>>,
+    wait: Option<Pin<Box<dyn Future<Output = ExitStatus> + Send + Sync>>>,
 }
 
 impl Clone for ExitWatch {

@@ -21,7 +21,7 @@ pub struct LauncherProcess {
 }
 
 /// How long a launcher may take to become ready; most of it is for ending a killed predecessor's sandboxes.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(30);
 
 impl Launcher {
     /// Starts the launcher: this very program again with [`crate::LAUNCHER_COMMAND`] as its argument and an empty

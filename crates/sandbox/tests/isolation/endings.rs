@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use martlet_sandbox::{ExitStatus, LaunchError, Launcher, TmpKind};
+use martlet_sandbox::{ExitStatus, Isolation, LaunchError, Launcher, TmpKind, doctor};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{
@@ -194,4 +194,35 @@ fn clean_up_by_starting_again(server: &Server) {
     drop(world);
     assert_eq!(cgroups(&server.instance), Vec::<PathBuf>::new());
     eventually("loop devices are gone", || loop_devices(&scratch).is_empty());
+}
+
+pub fn a_second_launcher_of_one_directory_is_refused() {
+    let asked = options("twice");
+    let world = World::with(asked.clone());
+    let running = world.start(spec(&["/bin/sleep", "1000"]));
+    // In a process of its own: this one has threads now.
+    let refused = as_another_server(&asked.instance);
+    assert!(refused.contains("another launcher is working there"), "{refused}");
+    assert_eq!(running.sandbox.exit().status(), None, "the first one's sandboxes are not touched");
+}
+
+fn as_another_server(instance: &str) -> String {
+    let output = Command::new("/proc/self/exe").args([SERVER_COMMAND, instance]).output().expect("run");
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn the_doctor_agrees_with_the_launcher() {
+    let findings = doctor::examine(Isolation::Full, TmpKind::Disk);
+    let missing: Vec<_> =
+        findings.iter().filter(|finding| finding.status == doctor::Status::Missing).collect();
+    let mut asked = options("doctor");
+    asked.tmp = TmpKind::Disk;
+    match Launcher::start(asked) {
+        Ok(process) => {
+            assert!(missing.is_empty(), "{missing:?}");
+            drop(process);
+        }
+        Err(error) => assert!(!missing.is_empty(), "the doctor sees nothing wrong: {error}"),
+    }
 }

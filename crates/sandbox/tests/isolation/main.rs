@@ -51,7 +51,8 @@ fn tests() -> Vec<Test> {
             without_cgroups_it_freezes_by_signal;
         endings: dropping_the_handle_ends_it nothing_is_left_behind killing_the_server_ends_everything
             killing_the_launcher_ends_everything what_both_left_the_next_start_removes an_abandoned_launch_leaves_nothing
-            shutdown_waits_for_the_launcher;
+            shutdown_waits_for_the_launcher a_second_launcher_of_one_directory_is_refused
+            the_doctor_agrees_with_the_launcher;
     };
     let as_user = tests! { Need::RootToSwitchUser;
         rootless: a_user_gets_the_same_isolation a_user_is_refused_what_needs_root;
