@@ -9,27 +9,57 @@ use std::path::Path;
 /// Its name inside the data directory.
 pub(crate) const FILE_NAME: &str = "credentials";
 
-/// The access key of one profile, with its session token if it has one; `None` when the file has no such profile or
-/// the profile no whole key.
-pub(crate) fn parse(text: &str, profile: &str) -> Option<(Credentials, Option<String>)> {
-    let mut inside = false;
-    let (mut access_key, mut secret, mut token) = (None, None, None);
+/// One profile with a whole access key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Profile {
+    pub(crate) name: String,
+    pub(crate) credentials: Credentials,
+    /// What comes with a temporary key.
+    pub(crate) session_token: Option<String>,
+}
+
+/// The profiles of a file, in its order. One without a whole key is left out, and so is what is none of our settings.
+pub(crate) fn parse(text: &str) -> Vec<Profile> {
+    let mut profiles = Vec::new();
+    let mut section = Section::default();
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            inside = name.trim() == profile;
-        } else if inside && !line.starts_with(['#', ';']) {
-            let Some((name, value)) = line.split_once('=') else { continue };
+            let next = Section { name: Some(name.trim()), ..Section::default() };
+            profiles.extend(std::mem::replace(&mut section, next).profile());
+        } else if !line.starts_with(['#', ';'])
+            && let Some((name, value)) = line.split_once('=')
+        {
             let value = Some(value.trim()).filter(|value| !value.is_empty());
             match name.trim().to_ascii_lowercase().as_str() {
-                "aws_access_key_id" => access_key = value,
-                "aws_secret_access_key" => secret = value,
-                "aws_session_token" => token = value,
+                "aws_access_key_id" => section.access_key = value,
+                "aws_secret_access_key" => section.secret = value,
+                "aws_session_token" => section.token = value,
                 _ => {}
             }
         }
     }
-    let credentials = Credentials { access_key: access_key?.to_owned(), secret: Secret::new(secret?) };
-    Some((credentials, token.map(str::to_owned)))
+    profiles.extend(section.profile());
+    profiles
+}
+
+#[derive(Default)]
+struct Section<'a> {
+    name: Option<&'a str>,
+    access_key: Option<&'a str>,
+    secret: Option<&'a str>,
+    token: Option<&'a str>,
+}
+
+impl Section<'_> {
+    fn profile(self) -> Option<Profile> {
+        let credentials =
+            Credentials { access_key: self.access_key?.to_owned(), secret: Secret::new(self.secret?) };
+        Some(Profile {
+            name: self.name?.to_owned(),
+            credentials,
+            session_token: self.token.map(str::to_owned),
+        })
+    }
 }
 
 /// Writes a new file with a profile `default`, mode 0600, whole or not at all: the name appears once the content is
@@ -71,27 +101,23 @@ mod tests {
         write(&path, &credentials).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(parse(&text, "default"), Some((credentials, None)));
-        assert_eq!(parse(&text, "other"), None);
+        assert_eq!(parse(&text), [Profile { name: "default".into(), credentials, session_token: None }]);
     }
 
     #[test]
     fn files_that_people_write_are_read() {
         let text = "; mine\n[default]\naws_access_key_id=A\n\n[ work ]\nAWS_ACCESS_KEY_ID = B\n  # no\naws_secret_access_key =\ts=s==\n\
                     region = x\naws_session_token = t\n[half]\naws_access_key_id = C\n";
-        let (work, token) = parse(text, "work").unwrap();
-        assert_eq!(
-            (work.access_key.as_str(), work.secret.reveal(), token.as_deref()),
-            ("B", "s=s==", Some("t"))
-        );
-        assert_eq!(parse(text, "default"), None);
-        assert_eq!(parse(text, "half"), None);
+        let profiles = parse(text);
+        let [work] = profiles.as_slice() else { panic!("read as {profiles:?}") };
+        assert_eq!((work.name.as_str(), work.credentials.access_key.as_str()), ("work", "B"));
+        assert_eq!((work.credentials.secret.reveal(), work.session_token.as_deref()), ("s=s==", Some("t")));
     }
 
     proptest! {
         #[test]
         fn no_file_makes_it_panic(text in "([\\[\\]=#\n]|aws_access_key_id|default|\\PC){0,60}") {
-            let _ = parse(&text, "default");
+            let _ = parse(&text);
         }
     }
 }

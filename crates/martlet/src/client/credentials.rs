@@ -1,15 +1,8 @@
 //! Who a command says it is.
 
-use crate::credentials_file::{self, FILE_NAME};
+use crate::credentials_file::{self, FILE_NAME, Profile};
 use martlet_identity::{Credentials, Secret};
 use std::path::{Path, PathBuf};
-
-/// An access key, with the token that comes with a temporary one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) credentials: Credentials,
-    pub(crate) session_token: Option<String>,
-}
 
 /// Why there are no credentials.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +47,14 @@ pub(crate) fn find(
     profile: Option<&str>,
     variable: impl Fn(&str) -> Option<String>,
     data_dirs: &[PathBuf],
-) -> Result<Identity, CredentialsError> {
+) -> Result<Profile, CredentialsError> {
     if profile.is_none()
         && let Some(access_key) = variable("AWS_ACCESS_KEY_ID")
     {
         let secret = variable("AWS_SECRET_ACCESS_KEY").ok_or(CredentialsError::HalfAKey)?;
         let credentials = Credentials { access_key, secret: Secret::new(secret) };
-        return Ok(Identity { credentials, session_token: variable("AWS_SESSION_TOKEN") });
+        let name = "environment".to_owned();
+        return Ok(Profile { name, credentials, session_token: variable("AWS_SESSION_TOKEN") });
     }
     let asked = profile.map(str::to_owned).or_else(|| variable("AWS_PROFILE"));
     if let Some(path) = variable("AWS_SHARED_CREDENTIALS_FILE") {
@@ -78,12 +72,11 @@ pub(crate) fn find(
     Err(first.unwrap_or(CredentialsError::NoDataDir))
 }
 
-fn read(path: &Path, profile: &str) -> Result<Identity, CredentialsError> {
+fn read(path: &Path, profile: &str) -> Result<Profile, CredentialsError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
-    let (credentials, session_token) = credentials_file::parse(&text, profile)
-        .ok_or_else(|| CredentialsError::NoProfile { path: path.to_owned(), profile: profile.to_owned() })?;
-    Ok(Identity { credentials, session_token })
+    let found = credentials_file::parse(&text).into_iter().find(|found| found.name == profile);
+    found.ok_or_else(|| CredentialsError::NoProfile { path: path.to_owned(), profile: profile.to_owned() })
 }
 
 #[cfg(test)]
@@ -99,7 +92,7 @@ mod tests {
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let data_dirs: Vec<PathBuf> = data_dirs.iter().map(|path| path.to_path_buf()).collect();
-        find(profile, variable, &data_dirs).map(|identity| identity.credentials.access_key)
+        find(profile, variable, &data_dirs).map(|profile| profile.credentials.access_key)
     }
 
     fn file(path: &Path, keys: &[(&str, &str)]) {

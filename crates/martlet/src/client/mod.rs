@@ -7,8 +7,8 @@ pub(crate) use credentials::CredentialsError;
 pub(crate) use endpoint::{Endpoint, EndpointError};
 
 use crate::cli::ServerArgs;
+use crate::credentials_file::Profile;
 use bytes::Bytes;
-use credentials::Identity;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -88,7 +88,6 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) account_id: String,
-    pub(crate) region: String,
     /// Runtime names, such as `python3.12`.
     pub(crate) runtimes: Vec<String>,
 }
@@ -97,7 +96,7 @@ pub(crate) struct Server {
 #[derive(Debug)]
 pub(crate) struct Client {
     endpoint: Endpoint,
-    identity: Identity,
+    identity: Profile,
     region: Option<String>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -115,19 +114,17 @@ impl Client {
         Ok(Self { endpoint, identity, region, connection: None })
     }
 
-    /// What the server says about itself at `/_martlet/health`.
+    /// What the server says about itself at `/_martlet/health`. Requests are signed for its region from then on, unless
+    /// the environment names another.
     pub(crate) async fn server(&mut self) -> Result<Server, ClientError> {
         let request = Request::get("/_martlet/health");
         let answer = self.send(request, Bytes::new(), None).await?;
         let health = self.json("health", &answer)?;
         let text = |name: &str| health[name].as_str().unwrap_or_default().to_owned();
+        self.region.get_or_insert_with(|| text("region"));
         let runtimes = health["runtimes"].as_array().map(Vec::as_slice).unwrap_or_default();
         let name = |runtime: &Value| runtime["runtime"].as_str().map(str::to_owned);
-        Ok(Server {
-            account_id: text("account_id"),
-            region: text("region"),
-            runtimes: runtimes.iter().filter_map(name).collect(),
-        })
+        Ok(Server { account_id: text("account_id"), runtimes: runtimes.iter().filter_map(name).collect() })
     }
 
     /// A Lambda operation with a JSON answer.
@@ -182,7 +179,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Answer, ClientError> {
         if self.region.is_none() {
-            self.region = Some(self.server().await?.region);
+            self.server().await?;
         }
         self.send(request, body, Some(service)).await
     }

@@ -1,18 +1,18 @@
-//! The access key of the account: made at the first start, read at every later one.
+//! The access keys of the account: one is made at the first start, all are read at every later one.
 
 use super::data_dir::{self, DataDirError, Owner};
-use crate::credentials_file;
+use crate::credentials_file::{self, Profile};
 use martlet_identity::{Credentials, RandomError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why there is no access key.
+/// Why there are no access keys.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialsError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "{} has no profile `default` with an access key; mend it, or remove it and a new key is made",
+        "{} has no profile with an access key; mend it, or remove it and a new key is made",
         path.display()
     )]
     Incomplete { path: PathBuf },
@@ -24,18 +24,19 @@ pub(crate) enum CredentialsError {
     Give(#[from] DataDirError),
 }
 
-/// The account's access key, made and written down when there is none. `owner` is who the server will run as, when
+/// The account's access keys, one made and written down when there is no file. A key that a person adds to the file
+/// is one more. `owner` is who the server will run as, when
 /// that is somebody else than this process. A new file belongs to whoever starts the server: to the user who called
 /// `sudo`, who may then use it without; else to the server's own user, which leaves it to root as well.
 ///
 /// # Errors
 /// The step that failed. A file that is there is never replaced.
-pub(super) fn open(data_dir: &Path, owner: Option<Owner>) -> Result<Credentials, CredentialsError> {
+pub(super) fn open(data_dir: &Path, owner: Option<Owner>) -> Result<Vec<Profile>, CredentialsError> {
     let path = data_dir.join(credentials_file::FILE_NAME);
     match std::fs::read_to_string(&path) {
-        Ok(text) => match credentials_file::parse(&text, "default") {
-            Some((credentials, _)) => Ok(credentials),
-            None => Err(CredentialsError::Incomplete { path }),
+        Ok(text) => match credentials_file::parse(&text) {
+            profiles if profiles.is_empty() => Err(CredentialsError::Incomplete { path }),
+            profiles => Ok(profiles),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let credentials = Credentials::generate()?;
@@ -47,7 +48,7 @@ pub(super) fn open(data_dir: &Path, owner: Option<Owner>) -> Result<Credentials,
                     None => data_dir::give(&data_dir.join(credentials_file::FILE_NAME), owner)?,
                 }
             }
-            Ok(credentials)
+            Ok(vec![Profile { name: "default".to_owned(), credentials, session_token: None }])
         }
         Err(source) => Err(CredentialsError::Read { path, source }),
     }

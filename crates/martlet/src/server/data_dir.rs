@@ -47,6 +47,8 @@ pub(crate) enum DataDirError {
     GiveFile { path: PathBuf, user: u32, source: io::Error },
     #[error("cannot open the lock file {}", path.display())]
     OpenLock { path: PathBuf, source: io::Error },
+    #[error("{} is not a plain file of its own; remove it and start again", path.display())]
+    OddLock { path: PathBuf },
     #[error("cannot lock {}", path.display())]
     Lock { path: PathBuf, source: io::Error },
     #[error("{} is in use by martlet {holder}; stop that server, or name another directory with --data-dir DIR", path.display())]
@@ -136,6 +138,11 @@ pub(crate) fn lock(path: &Path, owner: Option<Owner>) -> Result<DataDirLock, Dat
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(&lock_path)
         .map_err(|source| DataDirError::OpenLock { path: lock_path.clone(), source })?;
+    // Root is about to write to it and to give it away, in a directory that is not root's.
+    let plain = file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1);
+    if !plain {
+        return Err(DataDirError::OddLock { path: lock_path });
+    }
     let failed = |source: io::Error| DataDirError::Lock { path: lock_path.clone(), source };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -298,6 +305,16 @@ mod tests {
         drop(first);
         assert_eq!(holder(dir.path()), None);
         lock(dir.path(), None).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_another_file_too_is_refused() {
+        let dir = crate::testing::TempDir::new();
+        let precious = dir.path().join("precious");
+        std::fs::write(&precious, "data").unwrap();
+        std::fs::hard_link(&precious, dir.path().join("lock")).unwrap();
+        assert!(matches!(lock(dir.path(), None), Err(DataDirError::OddLock { .. })));
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "data");
     }
 
     #[test]

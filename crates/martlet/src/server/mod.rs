@@ -12,13 +12,13 @@ mod stop;
 use crate::cli::{Output, UpArgs};
 use crate::commands::CommandError;
 use crate::config::{Config, Inputs, Layers};
+use crate::credentials_file::Profile;
 use crate::terminal;
 use credentials::CredentialsError;
 use data_dir::{DataDirError, PrivilegeError};
 use isolation::IsolationError;
 use martlet_environment::Runtimes;
 use martlet_gateway::Shutdown;
-use martlet_identity::Credentials;
 use martlet_sandbox::LauncherProcess;
 use rooms::{Rooms, RoomsError};
 use std::io;
@@ -75,7 +75,7 @@ struct Booted {
     config: Config,
     listener: TcpListener,
     launcher: LauncherProcess,
-    credentials: Credentials,
+    profiles: Vec<Profile>,
     runtimes: Runtimes,
 }
 
@@ -121,21 +121,21 @@ fn boot(config: &mut Config, layers: &Layers) -> Result<(Booted, data_dir::DataD
     let launcher = isolation::start_launcher(config)?;
     // Before privileges go: the key may belong to whoever called sudo, and interpreters may lie where only root
     // can look.
-    let credentials = credentials::open(&config.data_dir, owner)?;
+    let profiles = credentials::open(&config.data_dir, owner)?;
     let runtimes = Runtimes::discover(&config.runtime_paths);
     if let Some(owner) = owner {
         data_dir::drop_privileges(owner, &config.data_dir)?;
     }
-    Ok((Booted { config: config.clone(), listener, launcher, credentials, runtimes }, lock))
+    Ok((Booted { config: config.clone(), listener, launcher, profiles, runtimes }, lock))
 }
 
 async fn serve(booted: Booted, output: Output) -> Result<ExitCode, UpError> {
-    let Booted { config, listener, launcher, credentials, runtimes } = booted;
+    let Booted { config, listener, launcher, profiles, runtimes } = booted;
     let mut signals = StopSignals::watch().map_err(UpError::Signals)?;
     let in_force = launcher.in_force().clone();
     let launcher = launcher.connect().map_err(UpError::Launcher)?;
     let names: Vec<String> = runtimes.names().iter().map(ToString::to_string).collect();
-    let rooms = Rooms::open(&config, launcher.clone(), &credentials, runtimes, &in_force).await?;
+    let rooms = Rooms::open(&config, launcher.clone(), &profiles, runtimes, &in_force).await?;
 
     let listen = |source| UpError::Listen { address: config.listen, source };
     listener.set_nonblocking(true).map_err(listen)?;

@@ -3,6 +3,7 @@
 use super::health;
 use super::invoker::EngineInvoker;
 use crate::config::Config;
+use crate::credentials_file::Profile;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use martlet_aws::lambda::{Downloads, EngineInvocations, Lambda};
@@ -60,7 +61,7 @@ impl Rooms {
     pub(super) async fn open(
         config: &Config,
         launcher: Launcher,
-        credentials: &Credentials,
+        profiles: &[Profile],
         runtimes: Runtimes,
         in_force: &InForce,
     ) -> Result<Self, RoomsError> {
@@ -76,8 +77,7 @@ impl Rooms {
             .await
             .map_err(RoomsError::Functions)?;
         let invoker = EngineInvoker { functions: functions.clone(), engine: engine.clone() };
-        let events =
-            AsyncInvocations::start(store, Arc::new(invoker), EventsOptions::with_clock(system_clock()));
+        let events = AsyncInvocations::start(store, Arc::new(invoker), events_options(config));
 
         // Links to packages are signed by a key of their own, which nobody ever sees.
         let link_key = Credentials::generate()?;
@@ -90,11 +90,10 @@ impl Rooms {
             concurrency: config.account_concurrency,
         };
         let services = vec![lambda.service()?, Logs { telemetry: telemetry.clone() }.service()?];
-        let keyring = Keyring::new().with(credentials, config.account_id.clone(), "default").with(
-            &link_key,
-            config.account_id.clone(),
-            "package-links",
-        );
+        let keyring = profiles.iter().fold(Keyring::new(), |keyring, profile| {
+            keyring.with(&profile.credentials, config.account_id.clone(), &profile.name)
+        });
+        let keyring = keyring.with(&link_key, config.account_id.clone(), "package-links");
         let mode = if config.dev { Mode::Dev(config.account_id.clone()) } else { Mode::Enforced };
         let own = Arc::new(OwnRoutes { health, downloads });
         let pipeline =
@@ -144,6 +143,12 @@ fn telemetry_options(config: &Config) -> TelemetryOptions {
         metering_days: config.metering_retention_days,
         ..TelemetryOptions::default()
     }
+}
+
+fn events_options(config: &Config) -> EventsOptions {
+    let defaults = EventsOptions::with_clock(system_clock());
+    // More than the account may run at once would only be throttled and wait for its next turn.
+    EventsOptions { concurrency: defaults.concurrency.min(config.account_concurrency as usize), ..defaults }
 }
 
 fn engine_limits(config: &Config) -> Limits {
