@@ -4,15 +4,15 @@ use crate::bootstraps::CONTROL_FD;
 use crate::frame::{self, Decoded, Frame, FrameError, InvokeMeta, Kind};
 use crate::life::Input;
 use crate::outcome::Failure;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use martlet_model::{Invocation, Timestamp};
-use std::future::Future;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Most bytes that the receive buffer grows by at once: what a frame announces is not room that it has earned.
 const GROWTH: usize = 256 * 1024;
@@ -21,10 +21,14 @@ const FIRST_READ: usize = 4 * 1024;
 /// One event is under way at a time; the task that waits for its answer does the reading and the writing.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    stream: UnixStream,
+    /// Registered for reading alone: news that the runtime has read an event, and the socket is writable again, would wake
+    /// a thread for nothing.
+    socket: AsyncFd<OwnedFd>,
+    /// The same socket, registered for writing, while an event is too long for it.
+    full: Option<AsyncFd<OwnedFd>>,
     /// What is left to write of the event: its head and its payload.
     outgoing: [Bytes; 2],
-    incoming: BytesMut,
+    incoming: Vec<u8>,
     /// The number of the last event; 0 before the first.
     sequence: u32,
     awaiting: Awaiting,
@@ -59,17 +63,18 @@ impl Channel {
     pub(crate) fn pair() -> io::Result<(Self, (OwnedFd, i32))> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        Ok((Self::new(UnixStream::from_std(ours)?), (theirs.into(), CONTROL_FD)))
+        Ok((Self::new(ours.into())?, (theirs.into(), CONTROL_FD)))
     }
 
-    fn new(stream: UnixStream) -> Self {
-        Self {
-            stream,
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: register(socket, Interest::READABLE)?,
+            full: None,
             outgoing: [Bytes::new(), Bytes::new()],
-            incoming: BytesMut::with_capacity(FIRST_READ),
+            incoming: Vec::with_capacity(FIRST_READ),
             sequence: 0,
             awaiting: Awaiting::Ready,
-        }
+        })
     }
 
     /// Begins to send an event. As much as the socket takes at once is written here, which is all of a usual event.
@@ -100,12 +105,15 @@ impl Channel {
             if let Some(input) = self.take()? {
                 return Poll::Ready(Ok(input));
             }
-            let reading = self.stream.read_buf(&mut self.incoming);
-            let count = ready!(pin!(reading).poll(context));
-            match count {
+            let mut news = ready!(self.socket.poll_read_ready(context)).map_err(|error| gone(&error))?;
+            let room = self.incoming.capacity() - self.incoming.len();
+            match rustix::io::read(news.get_inner(), spare_capacity(&mut self.incoming)) {
                 Ok(0) => return Poll::Ready(Err(ChannelError::Closed)),
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(gone(&error))),
+                // A read that did not fill the room has emptied the socket.
+                Ok(count) if count < room => news.clear_ready(),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => news.clear_ready(),
+                Err(error) => return Poll::Ready(Err(gone(&error.into()))),
             }
         }
     }
@@ -113,14 +121,13 @@ impl Channel {
     /// What the runtime said before it ended. Asks the socket itself, because the news of what is readable may come later
     /// than the news of the end.
     pub(crate) fn last_words(&mut self) -> Result<Input, ChannelError> {
-        let mut piece = [0; FIRST_READ];
         loop {
             if let Some(input) = self.take()? {
                 return Ok(input);
             }
-            match rustix::io::read(&self.stream, &mut piece) {
+            match rustix::io::read(self.socket.get_ref(), spare_capacity(&mut self.incoming)) {
                 Ok(0) => return Err(ChannelError::Closed),
-                Ok(count) => self.incoming.extend_from_slice(&piece[..count]),
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(gone(&error.into())),
             }
         }
@@ -175,23 +182,37 @@ impl Channel {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        while !self.is_written() {
-            ready!(self.stream.poll_write_ready(context)).map_err(|error| gone(&error))?;
+        loop {
+            if let Some(full) = &self.full {
+                ready!(full.poll_write_ready(context)).map_err(|error| gone(&error))?.clear_ready();
+            }
             match self.write() {
+                Ok(()) => {
+                    self.full = None;
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Poll::Ready(Err(gone(&error)));
                 }
-                _ => {}
+                Err(_) if self.full.is_some() => {}
+                Err(_) => {
+                    let again = self.socket.get_ref().try_clone();
+                    let full = again.and_then(|socket| register(socket, Interest::WRITABLE));
+                    self.full = Some(full.map_err(|error| gone(&error))?);
+                }
             }
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Writes until nothing is left or the socket is full.
     fn write(&mut self) -> io::Result<()> {
         while !self.is_written() {
             let [head, payload] = &mut self.outgoing;
-            let count = self.stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(payload)])?;
+            let pieces = [IoSlice::new(head), IoSlice::new(payload)];
+            let count = match rustix::io::writev(self.socket.get_ref(), &pieces) {
+                Err(Errno::INTR) => continue,
+                written => written?,
+            };
             let of_head = count.min(head.len());
             head.advance(of_head);
             payload.advance(count - of_head);
@@ -200,6 +221,14 @@ impl Channel {
         self.outgoing = [Bytes::new(), Bytes::new()];
         Ok(())
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe because the descriptor might be closed meanwhile; an OwnedFd cannot"
+)]
+fn register(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket, interest)
 }
 
 /// A socket whose other end closed with unread bytes in it reports a reset; one that cannot be written to has lost them

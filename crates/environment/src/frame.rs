@@ -24,6 +24,9 @@ pub(crate) const META_BYTES: usize = 64 * 1024;
 pub(crate) const PAYLOAD_BYTES: usize =
     martlet_model::limits::SYNC_RESPONSE_BYTES + martlet_model::limits::RESPONSE_SLACK_BYTES;
 
+/// Frames up to here are copied out of the receive buffer, which then serves the next one.
+const COPIED_BYTES: usize = 4 * 1024;
+
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -127,11 +130,11 @@ pub(crate) enum Decoded {
     Missing(usize),
 }
 
-/// Takes the first frame out of `buffer`, without copying its payload.
+/// Takes the first frame out of `buffer`. The payload of a long frame is not copied: it keeps the buffer's memory.
 ///
 /// # Errors
 /// [`FrameError`] as soon as the header is there and is wrong, however little of the rest has arrived.
-pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, FrameError> {
+pub(crate) fn decode(buffer: &mut Vec<u8>) -> Result<Decoded, FrameError> {
     if buffer.len() < HEADER_BYTES {
         return Ok(Decoded::Missing(HEADER_BYTES - buffer.len()));
     }
@@ -155,7 +158,14 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, FrameError> {
     if buffer.len() < total {
         return Ok(Decoded::Missing(total - buffer.len()));
     }
-    let mut frame = buffer.split_to(total).freeze();
+    let mut frame = if total <= COPIED_BYTES {
+        let frame = Bytes::copy_from_slice(&buffer[..total]);
+        buffer.drain(..total);
+        frame
+    } else {
+        let rest = buffer.split_off(total);
+        Bytes::from(std::mem::replace(buffer, rest))
+    };
     frame.advance(HEADER_BYTES);
     let meta = frame.split_to(meta_bytes);
     Ok(Decoded::Frame(Frame { kind, sequence, meta, payload: frame }))
@@ -207,7 +217,7 @@ mod tests {
 
     #[test]
     fn wrong_headers_are_refused_before_their_bodies_arrive() {
-        let refused = |bytes: Vec<u8>| decode(&mut BytesMut::from(&bytes[..16])).unwrap_err();
+        let refused = |bytes: Vec<u8>| decode(&mut bytes[..16].to_vec()).unwrap_err();
         assert_eq!(refused(encode(1, 0, b"", b"")), FrameError::Kind(1));
         assert_eq!(refused(encode(99, 0, b"", b"")), FrameError::Kind(99));
         let mut padded = encode(16, 0, b"", b"");
@@ -247,7 +257,7 @@ mod tests {
         ) {
             let stream: Vec<u8> =
                 frames.iter().flat_map(|(kind, sequence, meta, payload)| encode(*kind, *sequence, meta, payload)).collect();
-            let mut buffer = BytesMut::new();
+            let mut buffer = Vec::new();
             let mut seen = Vec::new();
             for piece in stream.chunks(cut) {
                 buffer.extend_from_slice(piece);
@@ -261,7 +271,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_panic_and_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut buffer = BytesMut::from(&bytes[..]);
+            let mut buffer = bytes.clone();
             match decode(&mut buffer) {
                 Ok(Decoded::Missing(missing)) => {
                     prop_assert!(missing <= HEADER_BYTES + META_BYTES + PAYLOAD_BYTES);

@@ -2,7 +2,6 @@
 
 use crate::frame::{Decoded, Frame, InvokeMeta, Kind, decode, invoke_head};
 use crate::log::{Record, Splitter};
-use bytes::BytesMut;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -45,7 +44,7 @@ impl Drop for Package {
 pub(super) struct Runtime {
     child: Child,
     control: UnixStream,
-    received: BytesMut,
+    received: Vec<u8>,
     log: Option<JoinHandle<Vec<Record>>>,
     sequence: u32,
 }
@@ -112,7 +111,7 @@ impl Runtime {
             splitter.flush(&mut records);
             records
         });
-        Self { child, control, received: BytesMut::new(), log: Some(log), sequence: 0 }
+        Self { child, control, received: Vec::new(), log: Some(log), sequence: 0 }
     }
 
     /// The next frame; `None` when the process is gone.
