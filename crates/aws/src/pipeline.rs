@@ -4,6 +4,7 @@
 //! gateway's [`Door`]; a service adds operations, never a second door.
 
 mod applied;
+mod heavy;
 mod internal;
 mod record;
 mod request_ids;
@@ -149,11 +150,12 @@ impl Pipeline {
             let error = ApiError::not_implemented(service.model.service_id, "This operation");
             return self.refusal(head, Some(service), error, &ticket.request_id);
         };
-        let caller = match self.verify(claim, head, &body) {
+        let bytes = body.len();
+        let caller = match heavy::run(bytes, || self.verify(claim, head, &body)) {
             Ok(caller) => caller,
             Err(error) => return self.refusal(head, Some(service), error, &ticket.request_id),
         };
-        let input = self.decode(service, target, built, head, body);
+        let input = heavy::run(bytes, || self.decode(service, target, built, head, body));
         let input = input.and_then(|input| authorise(&caller, built).map(|()| input));
         let output = match input {
             Ok(input) => {
@@ -225,14 +227,7 @@ impl Pipeline {
         Answer { response, code, caller: None }
     }
 
-    fn record(
-        &self,
-        head: &Head,
-        ticket: &Ticket,
-        answer: &Answer,
-        bytes_in: usize,
-        peer: Option<SocketAddr>,
-    ) {
+    fn record(&self, head: &Head, ticket: &Ticket, answer: &Answer, bytes_in: usize, peer: SocketAddr) {
         let operation = match &ticket.way {
             Way::Operation { target, .. } => {
                 self.built(target).map_or("", |built| built.operation.iam_action)
@@ -265,7 +260,7 @@ impl Pipeline {
 impl Door for Pipeline {
     type Ticket = Ticket;
 
-    fn admit(&self, head: &Head) -> Result<Admission<Ticket>, Response<Bytes>> {
+    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<Admission<Ticket>, Response<Bytes>> {
         let (started, received) = (Instant::now(), (self.clock)());
         let request_id = self.request_ids.next();
         match self.way(head, received) {
@@ -276,13 +271,19 @@ impl Door for Pipeline {
             Err(error) => {
                 let answer = self.refusal(head, None, error, &request_id);
                 let ticket = Ticket { request_id, received, started, way: Way::Internal { claim: None } };
-                self.record(head, &ticket, &answer, 0, None);
+                self.record(head, &ticket, &answer, 0, peer);
                 Err(answer.response)
             }
         }
     }
 
-    fn refuse_body(&self, head: &Head, ticket: Ticket, fault: BodyFault) -> Response<Bytes> {
+    fn refuse_body(
+        &self,
+        head: &Head,
+        ticket: Ticket,
+        fault: BodyFault,
+        peer: SocketAddr,
+    ) -> Response<Bytes> {
         let error = match fault {
             BodyFault::TooLarge => self.too_large(&ticket),
             BodyFault::TimedOut => ApiError::new(
@@ -290,19 +291,24 @@ impl Door for Pipeline {
                 "The request's body did not arrive in time; send it faster or in fewer bytes",
             )
             .with_status(408),
+            BodyFault::NoRoom => ApiError::new(
+                "ServiceUnavailableException",
+                "The server is reading as many large requests as it has room for; try again",
+            )
+            .with_status(503),
             BodyFault::Malformed => ApiError::serialization(
                 "The request's body is not what its headers say: it is cut short or badly chunked",
             ),
         };
         let answer = self.refusal(head, self.service_of(&ticket), error, &ticket.request_id);
-        self.record(head, &ticket, &answer, 0, None);
+        self.record(head, &ticket, &answer, 0, peer);
         answer.response
     }
 
     async fn handle(&self, mut head: Head, ticket: Ticket, body: Bytes, peer: SocketAddr) -> Response<Bytes> {
         let bytes_in = body.len();
         let answer = self.answer(&mut head, &ticket, body, peer).await;
-        self.record(&head, &ticket, &answer, bytes_in, Some(peer));
+        self.record(&head, &ticket, &answer, bytes_in, peer);
         answer.response
     }
 }

@@ -4,6 +4,7 @@ use crate::door::BodyFault;
 use crate::options::GatewayOptions;
 use bytes::Bytes;
 use http_body::Body;
+use crate::room::{Room, Share};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -22,6 +23,7 @@ const MOST_RESERVED: usize = 8 * 1024 * 1024;
 pub(crate) async fn collect<B: Body<Data = Bytes> + Unpin>(
     mut body: B,
     limit: usize,
+    room: &Room,
     options: &GatewayOptions,
 ) -> Result<Bytes, BodyFault> {
     if body.is_end_stream() {
@@ -35,6 +37,7 @@ pub(crate) async fn collect<B: Body<Data = Bytes> + Unpin>(
     // A timer exists only once the client has made us wait.
     let mut patience = pin!(None::<Patience>);
     let mut collected: Option<Vec<u8>> = None;
+    let mut share = Share::default();
     loop {
         let frame = poll_fn(|context| {
             if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
@@ -50,7 +53,7 @@ pub(crate) async fn collect<B: Body<Data = Bytes> + Unpin>(
         })
         .await?;
         let data = match frame {
-            None => return Ok(collected.map(Bytes::from).unwrap_or_default()),
+            None => return Ok(collected.map(|bytes| share.attach(bytes)).unwrap_or_default()),
             Some(Err(_)) => return Err(BodyFault::Malformed),
             // Trailers carry nothing that anyone asks for.
             Some(Ok(frame)) => match frame.into_data() {
@@ -67,6 +70,9 @@ pub(crate) async fn collect<B: Body<Data = Bytes> + Unpin>(
         }
         if collected.is_none() && told == Some(data.len()) {
             return Ok(data);
+        }
+        if !room.grow(&mut share, so_far + data.len()) {
+            return Err(BodyFault::NoRoom);
         }
         let room = || Vec::with_capacity(told.unwrap_or(FIRST_ROOM).min(MOST_RESERVED).max(data.len()));
         collected.get_or_insert_with(room).extend_from_slice(&data);

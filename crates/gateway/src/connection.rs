@@ -4,6 +4,7 @@ use crate::body::collect;
 use crate::door::{Door, Head, Response};
 use crate::options::GatewayOptions;
 use crate::pulse::{Expired, Pulse};
+use crate::room::Room;
 use crate::serve::Stage;
 use crate::transport::Transport;
 use bytes::Bytes;
@@ -36,15 +37,17 @@ pub(crate) async fn run<D: Door>(
     peer: SocketAddr,
     door: Arc<D>,
     options: Arc<GatewayOptions>,
+    room: Room,
     mut stages: watch::Receiver<Stage>,
 ) {
     let pulse = Arc::new(Pulse::new(Instant::now()));
     let service = service_fn(|request: http::Request<Incoming>| {
         let (door, options, pulse) = (Arc::clone(&door), Arc::clone(&options), Arc::clone(&pulse));
+        let room = room.clone();
         async move {
             pulse.request();
             let (head, body) = request.into_parts();
-            let (response, unread) = respond(&*door, head, body, peer, &options).await;
+            let (response, unread) = respond(&*door, head, body, peer, &room, &options).await;
             pulse.answered(unread);
             Ok::<_, Infallible>(response.map(Full::new))
         }
@@ -97,18 +100,19 @@ async fn respond<D: Door>(
     head: Head,
     body: Incoming,
     peer: SocketAddr,
+    room: &Room,
     options: &GatewayOptions,
 ) -> (Response, bool) {
-    let admission = match door.admit(&head) {
+    let admission = match door.admit(&head, peer) {
         Ok(admission) => admission,
         Err(refusal) => {
-            let read = discard(&head, body, options).await;
+            let read = discard(&head, body, room, options).await;
             return if read { (refusal, false) } else { (last(refusal), true) };
         }
     };
-    match collect(body, admission.body_limit, options).await {
+    match collect(body, admission.body_limit, room, options).await {
         Ok(body) => (door.handle(head, admission.ticket, body, peer).await, false),
-        Err(fault) => (last(door.refuse_body(&head, admission.ticket, fault)), true),
+        Err(fault) => (last(door.refuse_body(&head, admission.ticket, fault, peer)), true),
     }
 }
 
@@ -120,14 +124,14 @@ fn last(mut response: Response) -> Response {
 
 /// Reads a small body of a refused request to its end. A client that waits for `100 Continue` is not made to send
 /// it, and a large one is not worth its bytes.
-async fn discard(head: &Head, body: Incoming, options: &GatewayOptions) -> bool {
+async fn discard(head: &Head, body: Incoming, room: &Room, options: &GatewayOptions) -> bool {
     if body.is_end_stream() {
         return true;
     }
     let small = body.size_hint().exact().is_some_and(|length| length <= SMALL_BODY);
     small
         && !head.headers.contains_key(header::EXPECT)
-        && collect(body, SMALL_BODY as usize, options).await.is_ok()
+        && collect(body, SMALL_BODY as usize, room, options).await.is_ok()
 }
 
 async fn finish(mut stream: TcpStream, expired: Option<Expired>, unread: bool) -> std::io::Result<()> {

@@ -27,6 +27,8 @@ pub enum BodyFault {
     TimedOut,
     /// It is not what its headers say: cut short, or chunks that are none.
     Malformed,
+    /// The bodies of other requests fill the memory that there is for bodies.
+    NoRoom,
 }
 
 /// The one door of a server. Every request passes [`Door::admit`] before a byte of its body is read, and
@@ -36,14 +38,14 @@ pub trait Door: Send + Sync + 'static {
     type Ticket: Send;
 
     /// Judges a head. A refusal is sent at once, without `100 Continue` and without reading the body, and ends the
-    /// connection when there is a body.
+    /// connection when there is a large body.
     ///
     /// # Errors
     /// The response that refuses. Must not block.
-    fn admit(&self, head: &Head) -> Result<Admission<Self::Ticket>, Response>;
+    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<Admission<Self::Ticket>, Response>;
 
     /// Answers for a body that did not arrive; the connection ends after it.
-    fn refuse_body(&self, head: &Head, ticket: Self::Ticket, fault: BodyFault) -> Response;
+    fn refuse_body(&self, head: &Head, ticket: Self::Ticket, fault: BodyFault, peer: SocketAddr) -> Response;
 
     /// Answers a whole request. Dropped when the client goes away or the server's drain ends, at any await.
     fn handle(

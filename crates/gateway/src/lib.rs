@@ -8,6 +8,7 @@ mod connection;
 mod door;
 mod options;
 mod pulse;
+mod room;
 mod serve;
 mod transport;
 

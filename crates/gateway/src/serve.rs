@@ -3,6 +3,7 @@
 use crate::connection;
 use crate::door::Door;
 use crate::options::GatewayOptions;
+use crate::room::Room;
 use std::io;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
@@ -75,6 +76,7 @@ pub async fn serve<D: Door>(
 ) -> Served {
     let options = Arc::new(options);
     let places = Arc::new(Semaphore::new(options.max_connections));
+    let room = Room::new();
     let refusals = Arc::new(Semaphore::new(TURNED_AWAY));
     // Connections listen to this one, so that the drain time-out reaches them as an order to stop does.
     let (stages, stage) = watch::channel(Stage::Serving);
@@ -98,8 +100,8 @@ pub async fn serve<D: Door>(
         }
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => {
-                let served =
-                    connection::run(stream, peer, Arc::clone(&door), Arc::clone(&options), stage.clone());
+                let (door, options) = (Arc::clone(&door), Arc::clone(&options));
+                let served = connection::run(stream, peer, door, options, room.clone(), stage.clone());
                 tokio::spawn(async move {
                     served.await;
                     drop(place);

@@ -43,7 +43,7 @@ fn text(status: u16, body: impl Into<Bytes>) -> Response {
 impl Door for Echo {
     type Ticket = ();
 
-    fn admit(&self, head: &Head) -> Result<Admission<()>, Response> {
+    fn admit(&self, head: &Head, _: SocketAddr) -> Result<Admission<()>, Response> {
         self.admitted.fetch_add(1, Ordering::SeqCst);
         match head.uri.path() {
             "/refused" => Err(text(403, "refused")),
@@ -51,11 +51,12 @@ impl Door for Echo {
         }
     }
 
-    fn refuse_body(&self, _: &Head, (): (), fault: BodyFault) -> Response {
+    fn refuse_body(&self, _: &Head, (): (), fault: BodyFault, _: SocketAddr) -> Response {
         match fault {
             BodyFault::TooLarge => text(413, "too large"),
             BodyFault::TimedOut => text(408, "too slow"),
             BodyFault::Malformed => text(400, "malformed"),
+            BodyFault::NoRoom => text(503, "no room"),
         }
     }
 

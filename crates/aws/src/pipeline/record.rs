@@ -8,7 +8,7 @@ use std::time::Duration;
 /// What the access log tells of one request.
 pub(super) struct Record<'a> {
     pub(super) request_id: &'a RequestId,
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: SocketAddr,
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
     pub(super) operation: &'a str,
@@ -26,9 +26,9 @@ macro_rules! line {
         tracing::$level!(
             target: "martlet::access",
             request_id = $record.request_id.as_str(),
-            peer = $record.peer.map(tracing::field::display),
-            method = $record.method.as_str(),
-            path = $record.path,
+            peer = %$record.peer,
+            method = cut($record.method.as_str()),
+            path = cut($record.path),
             operation = $record.operation,
             account = $record.account,
             status = $record.status.as_u16(),
@@ -38,6 +38,12 @@ macro_rules! line {
             micros = u64::try_from($record.took.as_micros()).unwrap_or(u64::MAX),
         )
     };
+}
+
+/// Anybody may send a path of 60 KB; nobody needs it in the log.
+fn cut(text: &str) -> &str {
+    let end = text.char_indices().map(|(at, _)| at).find(|at| *at >= 200);
+    end.map_or(text, |end| &text[..end])
 }
 
 pub(super) fn write(record: &Record<'_>) {

@@ -160,8 +160,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         match self.shape.kind {
             Kind::Double { .. } => Ok(Value::Number(value)),
-            // Coral cuts fractions off rather than refusing them.
-            Kind::Integer { .. } if value.abs() < 9.0e18 => self.visit_i64(value.trunc() as i64),
+            // A whole number may be written as `3.0` or `3e0`.
+            Kind::Integer { .. } if value.fract() == 0.0 && value.abs() < 9.0e18 => {
+                self.visit_i64(value as i64)
+            }
             Kind::Timestamp { .. } if value.abs() < 1.0e12 => {
                 Ok(Value::Timestamp((value * 1000.0).round() as i64))
             }
@@ -316,7 +318,7 @@ mod tests {
         assert_eq!(create(r#"{"Timeout":1,"Timeout":2}"#).unwrap(), [("Timeout", Value::Integer(2))]);
         assert_eq!(create(r#"{"Timeout":1,"Timeout":null}"#).unwrap(), []);
         assert_eq!(create("null").unwrap(), []);
-        assert_eq!(create(r#"{"Timeout":7.9}"#).unwrap(), [("Timeout", Value::Integer(7))]);
+        assert_eq!(create(r#"{"Timeout":7.0}"#).unwrap(), [("Timeout", Value::Integer(7))]);
     }
 
     #[test]
@@ -328,6 +330,7 @@ mod tests {
             (r#"{"FunctionName":{}}"#, "Start of structure or map found where not expected."),
             (r#"{"Timeout":"1"}"#, "STRING_VALUE can not be converted to an Integer"),
             (r#"{"Timeout":99999999999}"#, "99999999999 is out of the range of an Integer"),
+            (r#"{"Timeout":7.5}"#, "NUMBER_VALUE can not be converted to an Integer"),
             (r#"{"Timeout":1e400}"#, ""),
             (r#"{"Publish":"true"}"#, "STRING_VALUE can not be converted to a Boolean"),
             (r#"{"Layers":"a"}"#, "Expected list or null"),

@@ -147,7 +147,7 @@ impl Server {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let response = match self.pipeline.admit(&head) {
+        let response = match self.pipeline.admit(&head, ([127, 0, 0, 1], 1).into()) {
             Err(refused) => refused,
             Ok(admission) => {
                 assert!(body.len() <= admission.body_limit);

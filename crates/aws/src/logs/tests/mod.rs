@@ -62,7 +62,10 @@ impl Bench {
         getrandom::fill(&mut random).expect("randomness");
         let name = format!("martlet-logs-{:016x}", u64::from_be_bytes(random));
         let directory = Directory(std::env::temp_dir().join(name));
-        let telemetry = Telemetry::open(&directory.0, TelemetryOptions::default()).expect("open");
+        // A clock that stands still keeps the tests' events, which are of 1970, from expiring.
+        let clock = Arc::new(|| Timestamp(1_000_000));
+        let options = TelemetryOptions { clock, ..TelemetryOptions::default() };
+        let telemetry = Telemetry::open(&directory.0, options).expect("open");
         let keyring = ACCOUNTS.into_iter().fold(Keyring::new(), |keyring, account| {
             let id = AccountId::new(account).expect("an account");
             keyring.with(&credentials(account), id, "default")
@@ -101,7 +104,7 @@ impl Bench {
         let mut request = Request::post("/").body(()).expect("a request");
         *request.headers_mut() = headers;
         let (head, ()) = request.into_parts();
-        let answer = match self.pipeline.admit(&head) {
+        let answer = match self.pipeline.admit(&head, ([127, 0, 0, 1], 1).into()) {
             Ok(admission) => {
                 let peer = ([127, 0, 0, 1], 9).into();
                 self.pipeline.handle(head, admission.ticket, body, peer).await
