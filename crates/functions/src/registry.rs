@@ -250,7 +250,7 @@ impl Functions {
     }
 
     /// Gives `$LATEST` other code; what served before goes on until the new package is unpacked. With `publish`, what
-    /// is returned is the new version; with `dry_run`, what is there already.
+    /// is returned is the new version; with `dry_run`, what is there already but for the code.
     ///
     /// # Errors
     /// See [`FunctionsError`].
@@ -279,20 +279,21 @@ impl Functions {
                     &stamp()?,
                 )?;
                 if update.dry_run {
-                    return Ok(now);
+                    let (latest, code) = (now.latest().clone(), change.record.latest.version.code);
+                    let version = FunctionVersion { code, ..latest.version };
+                    return Ok(VersionRecord { version, ..latest });
                 }
-                functions.commit(&arn, Some(&now), change).await
+                let updated = functions.commit(&arn, Some(&now), change).await?;
+                Ok(newest(&updated, update.publish))
             };
             let updated = updated.await;
             drop(pin);
             // Nothing may refer to the package after a failure or a dry run.
             functions.suspect(&digest);
-            let updated = updated?;
-            if update.dry_run {
-                return Ok(updated.latest().clone());
+            if !update.dry_run {
+                functions.settle_soon(arn);
             }
-            functions.settle_soon(arn);
-            Ok(newest(&updated, update.publish))
+            updated
         })
         .await
     }

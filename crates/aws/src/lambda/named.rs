@@ -3,7 +3,7 @@
 use super::errors::{function_not_found, invalid};
 use crate::pipeline::Ctx;
 use crate::protocol::ApiError;
-use martlet_model::{FunctionArn, FunctionRef, Qualifier};
+use martlet_model::{FunctionArn, FunctionRef, ParseError, Qualifier};
 
 /// A function of the caller's account and region, as the caller named it.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,10 @@ impl Named {
             let (region, account) = (&ctx.region, ctx.account());
             function_not_found(format!("arn:aws:lambda:{region}:{account}:function:{what}"))
         };
-        let found = FunctionRef::parse(name).map_err(|_| nowhere(name))?;
+        let found = FunctionRef::parse(name).map_err(|error| match error {
+            ParseError::Form(_) => invalid(error.to_string()),
+            _ => nowhere(name),
+        })?;
         if let Some(region) = found.region.filter(|region| *region != ctx.region) {
             let text =
                 format!("Functions from '{region}' are not reachable in this region ('{}')", ctx.region);

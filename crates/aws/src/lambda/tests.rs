@@ -391,6 +391,8 @@ async fn invocations_are_refused_with_reasons() {
         let answer = server.invoke("f", &[("x-amz-client-context", context)], b"").await;
         refused(&answer, 400, content, "Client context");
     }
+    let answer = server.invoke("arn:aws:lambda:us-east-1:000000000000:layer:f", &[], b"").await;
+    refused(&answer, 400, "InvalidParameterValueException", "names no function");
     let answer = server.invoke("arn:aws:lambda:eu-west-1:000000000000:function:f", &[], b"").await;
     let elsewhere = "Functions from 'eu-west-1' are not reachable in this region ('us-east-1')";
     refused(&answer, 404, "ResourceNotFoundException", elsewhere);

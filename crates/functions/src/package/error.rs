@@ -85,6 +85,9 @@ pub enum PackageError {
     /// The entry's name is empty or longer than a path may be.
     #[error("entry {0}: the name is empty or too long")]
     NameLength(EntryName),
+    /// The entry lies too deep.
+    #[error("entry {0} lies in more than {1} folders")]
+    NameDeep(EntryName, usize),
     /// The entry's name has a NUL byte.
     #[error("entry {0}: the name has a NUL byte")]
     NameNul(EntryName),

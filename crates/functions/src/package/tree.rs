@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 const LONGEST_PATH: usize = 1_024;
 /// Longest single name that Linux file systems take, in bytes.
 const LONGEST_NAME: usize = 255;
+/// Most folders that an entry may lie in. Each costs a folder on disk that the archive need not mention, and the
+/// deepest packages in the wild, of modules within modules, need a few dozen.
+const DEEPEST: usize = 100;
 /// How many links the kernel follows before it gives up.
 const LINK_HOPS: usize = 40;
 
@@ -245,6 +248,9 @@ fn components<'a>(entry: &Entry<'a>) -> Result<Vec<&'a str>, PackageError> {
             part if part.len() > LONGEST_NAME => return Err(PackageError::NameLength(shown())),
             part => names.push(part),
         }
+    }
+    if names.len() > DEEPEST + 1 {
+        return Err(PackageError::NameDeep(shown(), DEEPEST));
     }
     Ok(names)
 }
