@@ -4,7 +4,8 @@ import json
 
 import pytest
 from harness import lab
-from harness.cli import aws
+from harness.cli import aws, run
+from harness.paths import tool
 from harness.waiting import until
 from harness.zips import make_zip
 
@@ -34,14 +35,27 @@ def test_a_function_s_life(server, call, tmp_path, python):
     assert call("lambda", "publish-version", "--function-name", name)["Version"] == "1"
     assert name in [f["FunctionName"] for f in call("lambda", "list-functions")["Functions"]]
     assert call("lambda", "list-tags", "--resource", made["FunctionArn"])["Tags"] == {"a": "b"}
-    until(lambda: "by the cli" in aws(server, "logs", "tail", f"/aws/lambda/{name}").out, "the log", 15, every=0.5)
-    short = aws(server, "logs", "tail", f"/aws/lambda/{name}", "--format", "short", "--since", "5m", "--filter-pattern", "REPORT").out
-    assert "REPORT RequestId: " in short and "by the cli" not in short
+    until(lambda: "by the cli" in aws(server, "logs", "filter-log-events", "--log-group-name", f"/aws/lambda/{name}").out, "the log", 15, every=0.5)
+    found = call("logs", "filter-log-events", "--log-group-name", f"/aws/lambda/{name}", "--filter-pattern", "REPORT")["events"]
+    assert found and all("REPORT RequestId: " in event["message"] for event in found)
     assert call("logs", "describe-log-groups", "--log-group-name-prefix", f"/aws/lambda/{name}")["logGroups"]
     call("lambda", "delete-function", "--function-name", name)
     done = aws(server, "lambda", "get-function", "--function-name", name)
-    assert done.code == 254 and "An error occurred (ResourceNotFoundException) when calling the GetFunction operation: Function not found" in done.err
+    assert done.code in (254, 255) and "An error occurred (ResourceNotFoundException) when calling the GetFunction operation: Function not found" in done.err
 
 
 def test_account_settings(call):
     assert call("lambda", "get-account-settings")["AccountLimit"]["ConcurrentExecutions"] == 1000
+
+
+def test_logs_tail(server, deploy, python):
+    """Only version 2 of the command line has `aws logs tail`, and no package registry carries that; it is used where it is installed."""
+    program = tool("aws")
+    if not program or "aws-cli/2" not in run([program, "--version"]).out:
+        pytest.skip("no AWS CLI version 2 on this machine")
+    function = deploy("def handler(e, c):\n    print('by the cli')\n", python)
+    function.call()
+    group = f"/aws/lambda/{function.name}"
+    until(lambda: "by the cli" in aws(server, "logs", "tail", group, program=program).out, "the log", 15, every=0.5)
+    short = aws(server, "logs", "tail", group, "--format", "short", "--since", "5m", "--filter-pattern", "REPORT", program=program).out
+    assert "REPORT RequestId: " in short and "by the cli" not in short

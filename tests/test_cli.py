@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import zipfile
@@ -187,13 +186,15 @@ def test_logs_of_a_function_with_a_group_of_its_own(server, deploy, python):
     assert "in my own group" in martlet(server, "logs", function.name).out
 
 
-def test_logs_followed(server, pylab):
+def test_logs_followed(server, pylab, tmp_path):
     env = plain_environment(MARTLET_ENDPOINT=server.endpoint, AWS_SHARED_CREDENTIALS_FILE=str(server.data_dir / "credentials"))
-    follower = subprocess.Popen([str(martlet_binary()), "logs", "python-lab", "-f"], stdout=subprocess.PIPE, text=True, env=env)
+    printed = tmp_path / "printed"
+    with printed.open("w") as out:
+        follower = subprocess.Popen([str(martlet_binary()), "logs", "python-lab", "-f"], stdout=out, env=env)
     try:
-        os.set_blocking(follower.stdout.fileno(), False)
         pylab.run("print('followed needle')")
-        until(lambda: "followed needle" in (follower.stdout.read() or ""), "the follower to print it", 10)
+        until(lambda: "followed needle" in printed.read_text(), "the follower to print it")
+        assert printed.read_text().count("followed needle") == 1
     finally:
         follower.send_signal(signal.SIGINT)
         follower.wait(10)
@@ -203,9 +204,17 @@ def test_runtimes_and_doctor(server, runtimes):
     done = martlet(None, "runtimes")
     assert done.code == 0 and all(name in done.out for name in runtimes if not name.startswith("provided"))
     assert isinstance(json.loads(martlet(None, "runtimes", "--output", "json").out), (list, dict))
+
+
+def test_doctor_beside_a_running_server_does_it_no_harm(new_server, python):
+    server = new_server().start()
+    client = aws.client(server)
+    lab.create(client, "def handler(e, c):\n    return 1\n", python, name="before").call()
     done = martlet(None, "doctor", "--data-dir", str(server.data_dir))
     assert done.code in (0, 1) and done.out
-    assert json.loads(martlet(None, "doctor", "--data-dir", str(server.data_dir), "--output", "json").out)
+    assert json.loads(martlet(None, "doctor", "--data-dir", str(server.data_dir), "--output", "json").out)["findings"]
+    assert lab.create(client, "def handler(e, c):\n    return 2\n", python, name="after").call() == 2
+    assert lab.Function(client, "before").call() == 1
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from harness import aws, lab
+from harness import aws, lab, traces
 from harness.waiting import until
 from harness.zips import make_zip
 
@@ -15,12 +15,7 @@ CODE = "def handler(event, context):\n    print('ran', event)\n    return event\
 
 def ran(server, name):
     """The events whose run the log shows, however often."""
-    logs = aws.client(server, "logs")
-    try:
-        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/aws/lambda/{name}", filterPattern="ran")
-        return [event["message"].split(None, 1)[1].strip() for page in pages for event in page["events"]]
-    except logs.exceptions.ResourceNotFoundException:
-        return []
+    return [m.split(None, 1)[1].strip() for m in aws.log_messages(aws.client(server, "logs"), name, "ran")]
 
 
 def test_functions_versions_and_tags_survive(new_server, python):
@@ -44,7 +39,7 @@ def test_functions_versions_and_tags_survive(new_server, python):
 def test_an_event_between_the_202_and_its_run_is_run_after_the_restart(new_server, python):
     server = new_server(config="account_concurrency = 1\n").start()
     client = aws.client(server)
-    blocker = lab.create(client, "import time\ndef handler(e, c):\n    time.sleep(60)\n", python, name="blocker", Timeout=90)
+    blocker = lab.create(client, "import time\ndef handler(e, c):\n    time.sleep(4)\n", python, name="blocker", Timeout=5)
     function = lab.create(client, CODE, python, name="promised")
     blocker.invoke(InvocationType="Event")
     until(lambda: server.environments_of("blocker"), "the only place to be taken")
@@ -53,8 +48,7 @@ def test_an_event_between_the_202_and_its_run_is_run_after_the_restart(new_serve
         assert function.invoke(event, InvocationType="Event")["StatusCode"] == 202
     assert ran(server, "promised") == []
     server.kill()
-    client = aws.client(server.start())
-    client.delete_function(FunctionName="blocker")
+    server.start()
     until(lambda: set(ran(server, "promised")) == set(accepted), "every accepted event to have run", 60, every=0.2)
 
 
@@ -66,7 +60,7 @@ def test_an_event_that_was_running_runs_again(new_server, python):
     until(lambda: server.environments_of("cut"), "it to run")
     server.kill()
     server.start()
-    until(lambda: "REPORT" in "".join(e["message"] for e in aws.client(server, "logs").filter_log_events(logGroupName="/aws/lambda/cut")["events"]),
+    until(lambda: "REPORT" in "".join(aws.log_messages(aws.client(server, "logs"), "cut")),
           "it to have run to its end", 30, every=0.2)
 
 
@@ -120,7 +114,7 @@ def test_killed_at_random_points_of_the_control_plane(new_server, python, seed):
 
 
 def test_nothing_is_left_after_kill_9_with_environments_running(new_server, python):
-    server = new_server().start()
+    server = new_server(flags=["--drain-seconds", "1"]).start()
     client = aws.client(server)
     idle = lab.create(client, CODE, python, name="idle")
     busy = lab.create(client, "import time, subprocess\ndef handler(e, c):\n    subprocess.Popen(['sleep', '300'])\n    time.sleep(60)\n", python, name="busy", Timeout=90)
@@ -134,7 +128,10 @@ def test_nothing_is_left_after_kill_9_with_environments_running(new_server, pyth
 
 @pytest.mark.allow_errors("launcher")
 def test_nothing_is_left_when_the_launcher_is_killed(new_server, python):
-    """Without its launcher the server cannot start sandboxes; it says so and ends, or starts another."""
+    """Without its launcher the server cannot start sandboxes; it says so and ends, or starts another.
+
+    No sandbox outlives its launcher; empty cgroups stay until the next start, since only a launcher may remove them.
+    """
     server = new_server().start()
     function = lab.create(aws.client(server), CODE, python, name="f")
     function.call(1)
@@ -155,7 +152,8 @@ def test_nothing_is_left_when_the_launcher_is_killed(new_server, python):
 
     until(settled, "the server to end or to work again", 20)
     if server.process.poll() is not None:
-        server.check_nothing_left()
+        until(lambda: not traces.alive(server.traces.processes), "every process to end")
         server.start()
+        server.check_nothing_left()
         assert lab.Function(aws.client(server), "f").call(3) == 3
 

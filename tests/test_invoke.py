@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from harness import aws
-from harness.aws import ACCOUNT, REGION, tail
+from harness.aws import ACCOUNT, REGION, log_messages, tail
 from harness.waiting import until
 
 ECHO = "def handler(event, context):\n    return event\n"
@@ -60,12 +60,10 @@ def test_an_event_is_accepted_at_once_and_runs(lam, pylab, logs):
     request_id = response["ResponseMetadata"]["RequestId"]
 
     def found():
-        events = logs.filter_log_events(logGroupName=f"/aws/lambda/{pylab.name}", filterPattern=f'"{mark}"')["events"]
-        return [event for event in events if event["message"].startswith("ran")]
+        return [m for m in log_messages(logs, pylab.name, f'"{mark}"') if m.startswith("ran")]
 
     until(found, "the event to have run")
-    report = logs.filter_log_events(logGroupName=f"/aws/lambda/{pylab.name}", filterPattern=f'"{request_id}"')["events"]
-    assert any(event["message"].startswith(f"START RequestId: {request_id}") for event in report)
+    assert any(m.startswith(f"START RequestId: {request_id}") for m in log_messages(logs, pylab.name, f'"{request_id}"'))
 
 
 def test_an_event_for_nothing_is_refused(lam):

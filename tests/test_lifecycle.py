@@ -33,21 +33,25 @@ def test_init_happens_once_an_environment(deploy, python):
 
 
 def test_an_init_of_more_than_ten_seconds_runs_again_in_the_first_invoke(deploy, python, logs):
-    function = deploy("""
-        import os, time
-        n = int(open("/tmp/n").read()) if os.path.exists("/tmp/n") else 0
-        open("/tmp/n", "w").write(str(n + 1))
-        if n == 0:
-            time.sleep(30)
-        def handler(event, context):
-            return n
-    """, python, Timeout=20)
+    function = deploy("import time\ntime.sleep(11)\ndef handler(event, context):\n    return 'after all'\n", python, Timeout=20)
     began = time.monotonic()
-    response = function.invoke(LogType="Tail")
-    assert response["Answer"] == 1, response["Raw"]
-    assert 9.5 < time.monotonic() - began < 15
-    messages = "".join(event["message"] for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{function.name}")["events"])
-    assert re.search(r"INIT_REPORT Init Duration: \d+\.\d\d ms\tPhase: init\tStatus: timeout", messages), messages
+    assert function.call() == "after all"
+    assert 20.5 < time.monotonic() - began < 26
+    messages = "".join(aws.log_messages(logs, function.name))
+    assert re.search(r"INIT_REPORT Init Duration: 1\d{4}\.\d\d ms\tPhase: init\tStatus: timeout", messages), messages
+
+
+def test_a_repeated_init_finds_tmp_as_the_first_one_left_it(deploy, python):
+    """A reset environment is not a new one: Lambda documents that /tmp stays."""
+    function = deploy("""
+        import os
+        if not os.path.exists("/tmp/mark"):
+            open("/tmp/mark", "w").close()
+            os._exit(1)
+        def handler(event, context):
+            return "at the second attempt"
+    """, python, Timeout=10)
+    assert function.call() == "at the second attempt"
 
 
 def test_a_crashing_init_is_reported_and_tried_again_within_the_invoke(deploy, python, logs):
@@ -55,7 +59,7 @@ def test_a_crashing_init_is_reported_and_tried_again_within_the_invoke(deploy, p
     response = function.invoke(LogType="Tail")
     assert response["FunctionError"] and response["Answer"]["errorType"] == "Runtime.ExitError"
     assert "exit status 9" in response["Answer"]["errorMessage"]
-    messages = [event["message"] for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{function.name}")["events"]]
+    messages = aws.log_messages(logs, function.name)
     assert any(m.startswith("INIT_REPORT") and "Status: error" in m and "Error Type: Runtime.ExitError" in m for m in messages), messages
 
 
@@ -199,7 +203,7 @@ def test_an_idle_environment_is_frozen(deploy, python, pylab):
     _, after = function.call({"hold": 0.2})
     pylab.run("import time; time.sleep(1.5)")
     before, _ = function.call({})
-    assert before - after < 30, f"{before - after} ticks of 10 ms went by while it was idle for 1.5 s"
+    assert before - after < 75, f"{before - after} ticks of 10 ms went by while it was idle for 1.5 s"
 
 
 def test_updating_the_code_reaches_the_next_call(lam, deploy, python):
@@ -238,10 +242,11 @@ def test_an_environment_is_reclaimed_after_its_idle_time(new_server, python):
 def test_idle_environments_make_room_for_others(new_server, python):
     server = new_server(flags=["--memory-budget-mb", "600"]).start()
     client = aws.client(server)
-    functions = [lab.create(client, ID, python, name=f"f{number}", MemorySize=256) for number in range(5)]
+    holder = "held = bytearray(150 << 20)\nfor n in range(0, len(held), 4096):\n    held[n] = 1\ndef handler(e, c):\n    return len(held)\n"
+    functions = [lab.create(client, holder, python, name=f"f{number}", MemorySize=256) for number in range(5)]
     for function in functions * 2:
-        assert function.call()
-        assert sum(bool(server.environments_of(f.name)) for f in functions) <= 3
+        assert function.call() == 150 << 20
+    until(lambda: sum(bool(server.environments_of(f.name)) for f in functions) <= 3, "the budget to be kept")
 
 
 def test_a_burst_of_first_calls(deploy, python):
@@ -281,10 +286,9 @@ def test_events_wait_when_the_account_is_full_and_none_is_lost(new_server, pytho
         assert function.invoke(number, InvocationType="Event")["StatusCode"] == 202
 
     def ran():
-        events = logs.filter_log_events(logGroupName=f"/aws/lambda/{function.name}", filterPattern="ran")["events"]
-        return {event["message"].strip() for event in events} >= {f"ran {n}" for n in range(12)}
+        return {m.strip() for m in aws.log_messages(logs, function.name, "ran")} >= {f"ran {n}" for n in range(12)}
 
-    until(ran, "all twelve events to have run", 30)
+    until(ran, "all twelve events to have run", 60)
 
 
 def test_a_caller_who_goes_away_does_not_stop_the_function(server, deploy, python, logs):
@@ -300,7 +304,6 @@ def test_a_caller_who_goes_away_does_not_stop_the_function(server, deploy, pytho
         connection.sendall(head.encode() + b"\r\n{}")
 
     def ended():
-        events = logs.filter_log_events(logGroupName=f"/aws/lambda/{function.name}", filterPattern='"came to its end"')["events"]
-        return len(events) == 2
+        return len(aws.log_messages(logs, function.name, '"came to its end"')) == 2
 
     until(ended, "the abandoned invocation to end and to be logged", 10)

@@ -4,13 +4,8 @@ import math
 import re
 
 import pytest
-from harness.aws import tail
+from harness.aws import log_messages, tail
 from harness.waiting import until
-
-
-def messages(logs, name, **more):
-    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/aws/lambda/{name}", **more)
-    return [event["message"] for page in pages for event in page["events"]]
 
 
 def test_the_exact_shape_of_start_end_and_report(deploy, python):
@@ -39,7 +34,7 @@ def test_start_output_end_report_in_this_order(pylab, logs):
     request_id = response["ResponseMetadata"]["RequestId"]
 
     def whole():
-        found = messages(logs, pylab.name)
+        found = log_messages(logs, pylab.name)
         starts = [index for index, m in enumerate(found) if m.startswith(f"START RequestId: {request_id}")]
         reports = [index for index, m in enumerate(found) if m.startswith(f"REPORT RequestId: {request_id}")]
         return starts and reports and found[starts[0]:reports[0] + 1]
@@ -53,7 +48,7 @@ def test_records_of_several_lines_stay_whole(pylab, logs):
     pylab.run("import logging\nlogging.getLogger().error('first\\nsecond\\n  third')\nprint('after')")
 
     def whole():
-        return [m for m in messages(logs, pylab.name) if "first" in m and "\tfirst" in m]
+        return [m for m in log_messages(logs, pylab.name) if "first" in m and "\tfirst" in m]
 
     record = until(whole, "the record")[-1]
     assert record.rstrip("\n").endswith("first\nsecond\n  third")
@@ -62,7 +57,7 @@ def test_records_of_several_lines_stay_whole(pylab, logs):
 def test_a_traceback_is_one_record(deploy, python, logs):
     function = deploy("def handler(e, c):\n    raise ValueError('boom')\n", python)
     function.fail()
-    record = until(lambda: [m for m in messages(logs, function.name) if "ValueError: boom" in m], "the error")[0]
+    record = until(lambda: [m for m in log_messages(logs, function.name) if "ValueError: boom" in m], "the error")[0]
     assert "Traceback (most recent call last):" in record and 'File "/var/task/lambda_function.py"' in record
 
 
@@ -76,7 +71,7 @@ def test_output_without_an_end_of_line_and_in_other_encodings(pylab):
 def test_much_output_does_not_stop_the_function_nor_lose_the_end(deploy, python, logs):
     function = deploy("def handler(e, c):\n    for n in range(20000): print(n, 'x' * 80)\n    return 'ok'\n", python, Timeout=30)
     assert function.call() == "ok"
-    found = until(lambda: (f := messages(logs, function.name)) and f[-1].startswith("REPORT") and f, "the report", 20)
+    found = until(lambda: (f := log_messages(logs, function.name)) and f[-1].startswith("REPORT") and f, "the report", 20)
     assert sum(1 for m in found if m.rstrip().endswith("x" * 80)) == 20000
 
 
@@ -103,7 +98,7 @@ def test_get_log_events_pages_in_both_directions(logs, pylab, deploy, python):
     function = deploy("def handler(e, c):\n    for n in range(30): print('n', n)\n", python)
     function.call()
     group = f"/aws/lambda/{function.name}"
-    until(lambda: any(m.startswith("REPORT") for m in messages(logs, function.name)), "the report")
+    until(lambda: any(m.startswith("REPORT") for m in log_messages(logs, function.name)), "the report")
     stream = logs.describe_log_streams(logGroupName=group)["logStreams"][0]["logStreamName"]
     seen, token = [], None
     for _ in range(20):
@@ -132,6 +127,21 @@ def test_filters_by_time_stream_and_pattern(logs, pylab):
     assert len(one) == 1
     by_stream = logs.filter_log_events(logGroupName=group, logStreamNames=[found[0]["logStreamName"]], filterPattern=f'"{mark}"')
     assert len(by_stream["events"]) == 2
+
+
+def test_what_aws_logs_tail_asks_for(logs, pylab):
+    """Version 2 of the AWS command line follows a log by these calls."""
+    import time
+    since = int(time.time() * 1000) - 600_000
+    pylab.run("print('tailed')")
+    group = f"/aws/lambda/{pylab.name}"
+
+    def asked():
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, interleaved=True, startTime=since)
+        return [event for page in pages for event in page["events"] if event["message"].startswith("tailed")]
+
+    event = until(asked, "the line")[0]
+    assert event["logStreamName"] and event["eventId"] and event["timestamp"] >= since
 
 
 def test_a_group_that_is_not_there(logs):
@@ -177,5 +187,5 @@ def test_the_log_survives_a_restart(new_server, python):
     function.call()
     server.restart()
     logs = aws.client(server, "logs")
-    found = messages(logs, "kept")
+    found = log_messages(logs, "kept")
     assert [m.split()[0] for m in found if m.split()[0] in ("START", "before", "END", "REPORT")] == ["START", "before", "END", "REPORT"]

@@ -100,3 +100,13 @@ def function_path(name: str, *more: str) -> str:
 def tail(response: dict) -> str:
     """The log that came with an invocation."""
     return base64.b64decode(response["LogResult"]).decode(errors="replace")
+
+
+def log_messages(logs, function: str, pattern: str | None = None) -> list[str]:
+    """What a function's log group holds, oldest first; nothing before its first invocation."""
+    more = {"filterPattern": pattern} if pattern else {}
+    try:
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/aws/lambda/{function}", **more)
+        return [event["message"] for page in pages for event in page["events"]]
+    except logs.exceptions.ResourceNotFoundException:
+        return []

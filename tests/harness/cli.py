@@ -31,10 +31,10 @@ def martlet(server, *arguments, stdin="", cwd=None, env=None, timeout=60) -> Ran
     return run([str(martlet_binary()), *arguments], plain_environment(**found | (env or {})), stdin, cwd, timeout)
 
 
-def aws(server, *arguments, timeout=60) -> Ran:
-    """Amazon's command line, from the same virtual environment as these tests."""
-    program = Path(sys.executable).with_name("aws")
-    env = plain_environment(AWS_ENDPOINT_URL=server.endpoint, AWS_REGION="us-east-1", AWS_PAGER="",
+def aws(server, *arguments, timeout=60, program=None) -> Ran:
+    """Amazon's command line, from the same virtual environment as these tests unless another is named."""
+    program = program or Path(sys.executable).with_name("aws")
+    env = plain_environment(AWS_ENDPOINT_URL=server.endpoint, AWS_REGION="us-east-1", AWS_DEFAULT_REGION="us-east-1", AWS_PAGER="",
                             AWS_SHARED_CREDENTIALS_FILE=str(server.data_dir / "credentials"), AWS_MAX_ATTEMPTS="1",
                             AWS_CONFIG_FILE=os.devnull)
     return run([str(program), *arguments], env, timeout=timeout)

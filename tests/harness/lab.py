@@ -29,7 +29,7 @@ SHELL_LAB_FUNCTION = """
 handler() { # the event is {"code": "..."} with the code in base64
   local code=${1#*\\"code\\": \\"}
   code=$(printf '%s' "${code%%\\"*}" | base64 -d)
-  bash -c "$code" 2>&1 | base64 -w0 | sed 's/^/"/; s/$/"/'
+  printf '"%s"' "$(bash -c "$code" 2>&1 | base64 -w0)"
 }
 """
 
