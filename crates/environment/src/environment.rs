@@ -2,7 +2,7 @@
 
 use crate::Deployment;
 use crate::ending::Ending;
-use crate::host::Host;
+use crate::host::{Host, StartError};
 use crate::life::{Finish, InitFailure, Input, Life, Output};
 use crate::log::{InitPhase, InitStatus, Journal, Lines, Record, Report, Status};
 use crate::outcome::{Completed, Completion, Failure, FunctionError};
@@ -83,13 +83,13 @@ impl Environment {
     }
 
     /// The init phase. An error is one of the platform; the environment is then of no use.
-    pub(crate) async fn initialize(&mut self) -> Result<(), LaunchFailure> {
+    pub(crate) async fn initialize(&mut self) -> Result<(), StartError> {
         let version = &self.plan.deployment.version;
         let line = self.lines.init_start(
             self.host.now(),
             &self.host.runtime_version(&self.plan),
             version.function.name.as_str(),
-            &version.version.to_string(),
+            &self.plan.version_text,
         );
         self.journal.line(self.host.now(), line);
         self.launching = Some(Box::pin(self.host.launch(&self.plan)));
@@ -212,9 +212,9 @@ impl Environment {
             let output = match std::task::ready!(self.poll_output(context)) {
                 Ok(output) => output,
                 // A process could not be started in place of the one that failed: another environment may fare better.
-                Err(failure) => {
-                    tracing::warn!(environment = %self.id, ?failure, "could not start again");
-                    self.life.input(Instant::now(), Input::Lost);
+                Err(error) => {
+                    tracing::warn!(environment = %self.id, %error, "could not start the function again");
+                    self.life.give_up();
                     Output::Undelivered
                 }
             };
@@ -243,7 +243,7 @@ impl Environment {
             }
             Output::Undelivered => {
                 self.launching = None;
-                self.journal.close();
+                self.journal.discard();
                 self.current.take().map(|current| Completion::Undelivered(current.invocation))
             }
             Output::Finish(finish) => {
@@ -254,7 +254,7 @@ impl Environment {
     }
 
     /// The next thing that the life cycle wants done.
-    fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Result<Output, LaunchFailure>> {
+    fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Result<Output, StartError>> {
         let input = match self.poll_input(context) {
             Poll::Ready(input) => input?,
             Poll::Pending => {
@@ -268,16 +268,19 @@ impl Environment {
         Poll::Ready(Ok(self.life.input(Instant::now(), input)))
     }
 
-    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, LaunchFailure>> {
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, StartError>> {
         if let Some(launching) = &mut self.launching {
             let launched = std::task::ready!(launching.as_mut().poll(context));
             self.launching = None;
             match launched {
-                Ok(process) => self.process = Some(process),
+                Ok(process) => {
+                    self.life.launched(Instant::now());
+                    self.process = Some(process);
+                }
                 Err(LaunchFailure::NoEntrypoint(reason)) => {
                     return Poll::Ready(Ok(Input::NoEntrypoint(reason)));
                 }
-                Err(failure @ LaunchFailure::Platform(_)) => return Poll::Ready(Err(failure)),
+                Err(LaunchFailure::Platform(error)) => return Poll::Ready(Err(error)),
             }
         }
         match &mut self.process {
@@ -319,11 +322,9 @@ impl Environment {
         let Some(current) = &mut self.current else { return };
         if !std::mem::replace(&mut current.started, true) {
             let now = self.host.now();
-            let version = self.plan.deployment.version.version.to_string();
-            let line = self.lines.start(now, current.invocation.request_id.as_str(), &version);
+            let id = current.invocation.request_id.as_str();
+            let line = self.lines.start(now, id, &self.plan.version_text);
             self.journal.line(now, line);
-            // A reader who follows the log sees what is running.
-            self.journal.flush();
         }
     }
 
@@ -347,8 +348,11 @@ impl Environment {
 
     /// Writes the last lines and the bill of an invocation.
     fn finish(&mut self, current: Current, finish: Finish) -> Completed {
-        if let (false, Some(process)) = (finish.reusable, &self.process) {
-            process.kill();
+        if !finish.reusable {
+            self.launching = None;
+            if let Some(process) = &self.process {
+                process.kill();
+            }
         }
         self.drain_log();
         let configuration = &self.plan.deployment.version.configuration;
@@ -363,10 +367,8 @@ impl Environment {
             };
             self.journal.line(now, self.lines.init_report(now, took, InitPhase::Invoke, status));
         }
-        let started = current.started;
-        if !started {
-            let version = self.plan.deployment.version.version.to_string();
-            self.journal.line(now, self.lines.start(now, id.as_str(), &version));
+        if !current.started {
+            self.journal.line(now, self.lines.start(now, id.as_str(), &self.plan.version_text));
         }
         if let Some(note) = ending.note(now) {
             self.journal.line(now, note);

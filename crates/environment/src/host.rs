@@ -90,14 +90,16 @@ impl Host {
         let now = (self.clock)();
         let id = environment_id()?;
         let stream = stream_name(&deployment, now, &id);
-        let plan = Plan { program, log_group: version.log_group(), log_stream: stream.into(), deployment };
+        let plan = Plan {
+            program,
+            version_text: version.version.to_string(),
+            log_group: version.log_group(),
+            log_stream: stream.into(),
+            deployment,
+        };
         let mut environment = Environment::new(Arc::clone(self), id.into(), Arc::new(plan));
-        match environment.initialize().await {
-            Ok(()) => Ok(environment),
-            Err(LaunchFailure::Platform(error)) => Err(error),
-            // Not a platform's failure, and told to whoever invokes the function.
-            Err(LaunchFailure::NoEntrypoint(_)) => Ok(environment),
-        }
+        environment.initialize().await?;
+        Ok(environment)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

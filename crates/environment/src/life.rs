@@ -130,6 +130,20 @@ impl Life {
         matches!(self.phase, Phase::Restarting { .. } | Phase::Running { .. })
     }
 
+    /// The process that the phase began with runs now: an init phase is measured from here. Making the sandbox is no part
+    /// of it, and is not billed.
+    pub(crate) fn launched(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Starting { since } | Phase::Restarting { since, .. } => *since = now,
+            Phase::Broken | Phase::Idle | Phase::Running { .. } | Phase::Over => {}
+        }
+    }
+
+    /// The platform cannot go on with it.
+    pub(crate) fn give_up(&mut self) {
+        self.phase = Phase::Over;
+    }
+
     /// An event is handed over. Ignored while another one is under way.
     pub(crate) fn begin(&mut self, now: Instant) -> Output {
         match self.phase {

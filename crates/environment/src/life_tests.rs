@@ -86,6 +86,27 @@ fn an_init_phase_has_ten_seconds() {
 }
 
 #[test]
+fn making_the_sandbox_is_no_part_of_the_init_phase() {
+    let mut world = World::new();
+    let launched = world.at(30_000);
+    world.life.launched(launched);
+    assert_eq!(world.life.deadline(), Some(world.at(10_030_000)));
+    world.input(130_000, Input::Ready);
+    world.begin(200_000);
+    let first = finished(world.input(200_500, Input::Response(Bytes::new())));
+    assert_eq!((first.init, first.billed_ms), (Some(Duration::from_millis(100)), 101));
+
+    // In a suppressed init it is: the function's timeout is running.
+    let mut world = World::new().broken();
+    world.begin(0);
+    let launched = world.at(30_000);
+    world.life.launched(launched);
+    assert_eq!(world.life.deadline(), Some(world.at(3_000_000)));
+    let failed = finished(world.input(50_000, Input::InitError(failure("Runtime.X"))));
+    assert_eq!((failed.duration, failed.failed_init), (Duration::from_millis(50), Some(Duration::from_millis(20))));
+}
+
+#[test]
 fn a_failed_init_phase_runs_again_inside_the_first_invocation() {
     let mut world = World::new().broken();
     assert_eq!(world.begin(1_000_000), Output::Restart);

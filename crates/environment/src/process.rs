@@ -39,6 +39,8 @@ pub(crate) enum Program {
 pub(crate) struct Plan {
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) program: Program,
+    /// The version as log lines name it.
+    pub(crate) version_text: String,
     pub(crate) log_group: String,
     pub(crate) log_stream: Arc<str>,
 }
@@ -144,31 +146,29 @@ impl Process {
         if self.hung_up {
             return Poll::Pending;
         }
-        let violation = match &mut self.transport {
+        let (input, error) = match &mut self.transport {
             Transport::Managed(channel) => match std::task::ready!(channel.poll(context)) {
                 Ok(input) => return Poll::Ready(input),
                 Err(ChannelError::Unread) => return Poll::Ready(Input::Lost),
-                Err(ChannelError::Closed) => None,
-                Err(error @ (ChannelError::Frame(_) | ChannelError::OutOfTurn(_))) => Some(error),
+                // It is ending, or has chosen to be silent until its deadline.
+                Err(ChannelError::Closed) => {
+                    self.hung_up = true;
+                    return Poll::Pending;
+                }
+                Err(error @ (ChannelError::Frame(_) | ChannelError::OutOfTurn(_))) => {
+                    (Input::Violation, error.to_string())
+                }
             },
             Transport::Provided(api) => match std::task::ready!(api.poll(context)) {
                 Ok(input) => return Poll::Ready(input),
-                Err(error) => {
-                    tracing::warn!(sandbox = self.sandbox.id(), error = %error, "the Runtime API has stopped");
-                    None
-                }
+                Err(error) if api.is_untaken() => (Input::Lost, error.to_string()),
+                Err(error) => (Input::Violation, error.to_string()),
             },
         };
         self.hung_up = true;
-        match violation {
-            Some(error) => {
-                tracing::debug!(sandbox = self.sandbox.id(), %error, "ending a runtime that does not keep to the protocol");
-                self.sandbox.kill();
-                Poll::Ready(Input::Violation)
-            }
-            // It is ending, or has chosen to be silent until its deadline.
-            None => Poll::Pending,
-        }
+        tracing::debug!(sandbox = self.sandbox.id(), error, "ending a runtime that cannot be spoken with");
+        self.sandbox.kill();
+        Poll::Ready(input)
     }
 
     /// What the end means: an answer may have come right before it, and an event may not have been seen.

@@ -56,6 +56,12 @@ impl Journal {
         }
     }
 
+    /// Forgets what is waiting, and the invocation with it: nothing came of it.
+    pub(crate) fn discard(&mut self) {
+        self.waiting.clear();
+        self.request = None;
+    }
+
     /// Ends the invocation: everything goes to telemetry, and the last 4 KB of it to the caller.
     pub(crate) fn close(&mut self) -> Vec<u8> {
         self.flush();
