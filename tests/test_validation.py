@@ -243,7 +243,9 @@ def attempt(loose, python, operation, member, value):
             loose.create_function(**base | {member: value})
         else:
             loose.create_function(**base)
+            lab.settled(loose, name)
             lab.change(loose, "update_function_configuration", FunctionName=name, **{member: value})
+        lab.settled(loose, name)
         whole = loose.get_function(FunctionName=name)
         return whole["Configuration"] | {"Tags": whole.get("Tags", {})}, None
     except loose.exceptions.ClientError as error:
