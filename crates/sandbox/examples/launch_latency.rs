@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use martlet_sandbox::{
-    Isolation, LAUNCHER_COMMAND, Launcher, LauncherOptions, SandboxSpec, TmpKind, launcher_main,
+    Isolation, LAUNCHER_COMMAND, Launcher, LauncherOptions, LauncherProcess, SandboxSpec, TmpKind,
+    launcher_main,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let process = Launcher::start(options)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (running, ended) = runtime.block_on(measure(process.connect()?, count))?;
+        let (running, ended) = runtime.block_on(measure(process, count))?;
         println!("{tmp:?} /tmp: running {}, ended {}", quantiles(running), quantiles(ended));
     }
     Ok(())
@@ -37,9 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 type Times = (Vec<Duration>, Vec<Duration>);
 
-async fn measure(launcher: Launcher, count: usize) -> Result<Times, martlet_sandbox::LaunchError> {
+async fn measure(process: LauncherProcess, count: usize) -> Result<Times, Box<dyn std::error::Error>> {
+    let launcher = process.connect()?;
     let mut times = Times::default();
     for _ in 0..count {
+        // Starts come one by one, each with a moment of rest before it.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let start = Instant::now();
         let sandbox = launcher.launch(specification(), vec![]).await?;
         times.0.push(start.elapsed());

@@ -49,7 +49,7 @@ pub(super) fn conceive(
     let root = NewRoot::lay(&workplace.bench, &spec)?;
     root.furnish(&workplace.system)?;
     match &mut workplace.images {
-        Some(images) => root.tmp(images.mount(spec.tmp_bytes)?, owner)?,
+        Some(images) => root.tmp(images.take(spec.tmp_bytes)?, owner)?,
         None => root.memory_tmp(spec.tmp_bytes, owner)?,
     }
     root.show(&spec)?;

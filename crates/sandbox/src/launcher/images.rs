@@ -3,7 +3,7 @@
 //! The file has no name any more when the sandbox starts, and the loop device frees itself when the last mount of it
 //! goes: whatever dies in whatever order, the kernel cleans up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,6 +24,10 @@ pub(super) struct Images {
     mkfs: PathBuf,
     /// A freshly made file system of each size that was asked for; without a name.
     templates: HashMap<u64, File>,
+    /// Mounted ahead of need, oldest first, with their sizes.
+    ready: VecDeque<(u64, OwnedFd)>,
+    /// Size of the last one that was taken: the next is likely to be of the same.
+    next: Option<u64>,
 }
 
 /// Where distributions keep `mkfs.ext4`; the launcher has no search path.
@@ -35,6 +39,10 @@ const MKFS: [&str; 6] = [
     "/run/current-system/sw/bin/mkfs.ext4",
     "/bin/mkfs.ext4",
 ];
+
+/// How many are kept ready of one size, and altogether.
+const READY_OF_ONE_SIZE: usize = 2;
+const READY: usize = 4;
 
 /// The size that is asked for most often.
 const USUAL_BYTES: u64 = 512 << 20;
@@ -59,21 +67,42 @@ impl Images {
         let problem = format!("cannot make {}", directory.display());
         fs::create_dir(&directory)
             .map_err(|error| refusal(&format!("{problem}: {error}"), "Choose another data directory"))?;
-        Ok(Self { directory, mkfs, templates: HashMap::new() })
-    }
-
-    /// Makes the template of the size that is asked for most often.
-    pub(super) fn warm_up(&mut self) {
-        let size = image_size(USUAL_BYTES);
-        // An error comes again, and is then told, with the first launch.
-        if let Ok(template) = self.format(size) {
-            self.templates.insert(size, template);
-        }
+        let next = Some(image_size(USUAL_BYTES));
+        Ok(Self { directory, mkfs, templates: HashMap::new(), ready: VecDeque::new(), next })
     }
 
     /// A new, empty file system in which `bytes` can be stored, detached.
-    pub(super) fn mount(&mut self, bytes: u64) -> Result<OwnedFd, Fault> {
+    pub(super) fn take(&mut self, bytes: u64) -> Result<OwnedFd, Fault> {
         let size = image_size(bytes);
+        self.next = Some(size);
+        match self.ready.iter().position(|(ready, _)| *ready == size).and_then(|at| self.ready.remove(at)) {
+            Some((_, mount)) => Ok(mount),
+            None => self.make(size),
+        }
+    }
+
+    /// Whether [`Images::restock`] has something to do.
+    pub(super) fn wants_restocking(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Makes one ahead of need. For moments when nobody waits: it takes some milliseconds, more on a busy machine.
+    pub(super) fn restock(&mut self) {
+        let Some(size) = self.next.take() else { return };
+        if self.ready.iter().filter(|(ready, _)| *ready == size).count() >= READY_OF_ONE_SIZE {
+            return;
+        }
+        // An error comes again, and is then told, when one is needed.
+        if let Ok(mount) = self.make(size) {
+            self.ready.push_back((size, mount));
+            self.next = Some(size);
+        }
+        if self.ready.len() > READY {
+            self.ready.pop_front();
+        }
+    }
+
+    fn make(&mut self, size: u64) -> Result<OwnedFd, Fault> {
         let image = self.copy(size).at(Step::Tmp, format!("image in {}", self.directory.display()))?;
         let device = attach(&image)?;
         mount(&device.path).at(Step::Tmp, device.path.to_string_lossy())

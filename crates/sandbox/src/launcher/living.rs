@@ -12,6 +12,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use crate::cgroup::{Group, Limits};
 use crate::error::{At, Fault, Step};
 use crate::launcher::birth::{self, Born};
+use crate::launcher::images::Images;
 use crate::launcher::workplace::Workplace;
 use crate::wire::{self, Order, Part, Reply, Report, Request};
 
@@ -106,9 +107,17 @@ impl House {
 
     /// Waits for events and handles them.
     pub(super) fn turn(&mut self) -> io::Result<()> {
-        let timeout = (!self.leaving.is_empty()).then_some(self.patience);
-        self.wait(timeout)?;
+        let restock = self.workplace.images.as_ref().is_some_and(Images::wants_restocking);
+        let timeout = match (restock, self.leaving.is_empty()) {
+            (true, _) => Some(Duration::ZERO),
+            (false, false) => Some(self.patience),
+            (false, true) => None,
+        };
+        let quiet = self.wait(timeout)? == 0;
         self.see_off();
+        if quiet && let Some(images) = &mut self.workplace.images {
+            images.restock();
+        }
         Ok(())
     }
 
@@ -129,7 +138,8 @@ impl House {
         self.workplace.leave();
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Returns how many events there were.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let mut events = Vec::with_capacity(64);
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
         let waited = epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
@@ -138,6 +148,7 @@ impl House {
         {
             return Err(errno.into());
         }
+        let count = events.len();
         for event in events {
             match About::unpack(event.data) {
                 About::Server => self.hear_server(),
@@ -145,7 +156,7 @@ impl House {
                 About::End(id) => self.bury(id),
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// One request; epoll tells again when there are more.

@@ -47,9 +47,8 @@ fn run() -> io::Result<()> {
         return wire::send(&server, &Reply::Invalid(invalid), &[]);
     }
     match Workplace::prepare(options) {
-        Ok(mut workplace) => {
+        Ok(workplace) => {
             wire::send(&server, &Reply::Ready(workplace.in_force.clone()), &[])?;
-            workplace.warm_up();
             serve(server, workplace)
         }
         Err(refusal) => wire::send(&server, &Reply::Refused(refusal), &[]),

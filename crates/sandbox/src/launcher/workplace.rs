@@ -103,13 +103,6 @@ impl Workplace {
         })
     }
 
-    /// Does, while nobody waits yet, what the first launch would have to do.
-    pub(super) fn warm_up(&mut self) {
-        if let Some(images) = &mut self.images {
-            images.warm_up();
-        }
-    }
-
     /// Removes what would outlive this process, when nothing lives any more.
     pub(super) fn leave(&self) {
         if let Some(Err(error)) = self.cgroups.as_ref().map(Tree::clear) {
