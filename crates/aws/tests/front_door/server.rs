@@ -30,6 +30,10 @@ fn now() -> Timestamp {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(GatewayOptions::default()).await
+    }
+
+    pub(crate) async fn start_with(options: GatewayOptions) -> Self {
         let credentials = Credentials { access_key: "AKIATEST".into(), secret: Secret::new("a secret") };
         let account = AccountId::new("000000000000").unwrap();
         let keyring = Keyring::new().with(&credentials, account, "default");
@@ -42,7 +46,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, stages) = Shutdown::new();
-        tokio::spawn(serve(listener, Arc::new(pipeline), GatewayOptions::default(), stages));
+        tokio::spawn(serve(listener, Arc::new(pipeline), options, stages));
         Self { address, credentials, _shutdown: shutdown }
     }
 
@@ -90,6 +94,11 @@ impl Server {
         self.send(method, path, &self.headers(headers), body).await
     }
 
+    /// A signed request as it goes over the wire.
+    pub(crate) fn bytes(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+        raw(method, path, &self.signature("lambda", method, path, &[], body), body)
+    }
+
     pub(crate) fn presigned(&self, path: &str) -> String {
         let signer = Signer { credentials: &self.credentials, region: "us-east-1", service: "martlet" };
         signer.presign(&self.address.to_string(), path, 60, now()).unwrap()
@@ -124,18 +133,24 @@ impl Server {
     }
 
     async fn send(&self, method: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
-        let mut request =
-            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-        for (name, value) in headers {
-            request.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
-        }
-        request.push_str("\r\n");
+        let request = raw(method, path, headers, body);
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(&[request.as_bytes(), body].concat()).await.unwrap();
+        stream.write_all(&request).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         parse(&answer)
     }
+}
+
+/// A request as it goes over the wire.
+fn raw(method: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+    }
+    request.push_str("\r\n");
+    [request.as_bytes(), body].concat()
 }
 
 fn parse(answer: &[u8]) -> Response<Bytes> {
