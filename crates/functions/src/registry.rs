@@ -114,7 +114,7 @@ pub struct Publish {
     pub expected_revision: Option<String>,
 }
 
-/// All functions of this server. Cheap to clone. Needs a tokio runtime.
+/// All functions of this server. Cheap to clone. Needs a tokio runtime with its timer.
 ///
 /// Every method that changes something works in a task of its own: dropping its future does not stop it half-way.
 /// When one resolves to `Ok`, the change is on stable storage and shown.
