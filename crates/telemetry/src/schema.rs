@@ -2,7 +2,10 @@
 
 use crate::TelemetryError;
 use rusqlite::{Connection, OpenFlags};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The format number in `PRAGMA user_version`. A change of tables raises it and brings a migration.
@@ -71,9 +74,16 @@ const TABLES: &str = "
 
 /// Opens the file for the writer thread.
 pub(crate) fn open(path: &Path) -> Result<Connection, TelemetryError> {
+    // Functions may print secrets. SQLite gives the files beside this one its mode.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| TelemetryError::Engine { step: "create telemetry.db", source: Arc::new(source) })?;
     let connection = Connection::open_with_flags(
         path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
     .map_err(TelemetryError::at("open telemetry.db"))?;
     connection.busy_timeout(Duration::from_secs(1)).map_err(TelemetryError::at("set the busy timeout"))?;

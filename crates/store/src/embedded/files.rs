@@ -4,8 +4,9 @@ use super::blocking;
 use crate::blobs::{Blobs, Digest};
 use crate::{Answer, StoreError};
 use bytes::Bytes;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,7 +63,13 @@ impl Files {
             let path = path.to_owned();
             move |e| StoreError::file(step, &path, e)
         };
-        let mut file = File::create_new(temporary).map_err(fail("create", temporary))?;
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(temporary)
+            .map_err(fail("create", temporary))?;
         file.write_all(bytes).map_err(fail("write", temporary))?;
         file.sync_all().map_err(fail("sync", temporary))?;
         match fs::create_dir(shard) {

@@ -2,6 +2,8 @@
 
 use crate::StoreError;
 use rusqlite::{Connection, OpenFlags};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,9 +47,16 @@ const TABLES: &str = "
 /// Opens the file for the committer: the only connection that writes.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let engine = |step| move |e| StoreError::engine(step, e);
+    // Functions' settings hold secrets. SQLite gives the files beside this one its mode.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| StoreError::file("create", path, e))?;
     let connection = Connection::open_with_flags(
         path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
     .map_err(engine("open store.db"))?;
     // A backup tool may hold the file for a moment.

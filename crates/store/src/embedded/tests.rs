@@ -4,6 +4,7 @@ use super::*;
 use crate::{Digest, Expect, TopicState};
 use bytes::Bytes;
 use std::sync::mpsc;
+use std::task::{Context, Waker};
 use tempfile::TempDir;
 
 fn database(directory: &TempDir) -> Arc<Database> {
@@ -12,14 +13,26 @@ fn database(directory: &TempDir) -> Arc<Database> {
     Arc::new(Database::start(connection, Readers::new(&path)).expect("start"))
 }
 
-/// Keeps the committer busy until the sender is used or dropped, so that requests gather behind it.
-fn hold(database: &Database) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), StoreError>>) {
+/// Puts the request of an answer into the committer's queue; without this it would go there when first awaited.
+fn started<T>(mut answer: Answer<T>) -> Answer<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(answer.as_mut().poll(&mut context).is_pending());
+    answer
+}
+
+/// Keeps the committer busy until the sender is dropped, so that the requests that follow gather behind it.
+fn hold(database: &Database) -> (mpsc::Sender<()>, Answer<()>) {
+    let (enter, entered) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let held = database.write(move |_| {
+        enter.send(()).ok();
         released.recv().ok();
         Ok(())
     });
-    (release, tokio::spawn(held))
+    let held = started(held);
+    // Only now does it have a batch of its own.
+    entered.recv().expect("the committer runs");
+    (release, held)
 }
 
 /// Sets how many pages the file may have; beyond that the engine reports a full disk.
@@ -37,16 +50,11 @@ async fn requests_that_are_ready_share_one_commit() {
     let directory = TempDir::new().expect("a directory");
     let database = database(&directory);
     let (release, held) = hold(&database);
-    let mut waiting = tokio::task::JoinSet::new();
-    for number in 0..100 {
-        let log: Arc<dyn crate::Log> = database.clone();
-        waiting.spawn(async move { log.append("t", &[Bytes::from(number.to_string())]).await });
-    }
-    // Each task puts its request into the queue when it runs first.
-    tokio::task::yield_now().await;
-    release.send(()).expect("the committer waits");
-    held.await.expect("no panic").expect("held");
-    waiting.join_next().await.expect("one").expect("no panic").expect("append");
+    let append = |number: u32| crate::Log::append(&*database, "t", &[Bytes::from(number.to_string())]);
+    let waiting: Vec<Answer<u64>> = (0..100).map(|number| started(append(number))).collect();
+    drop(release);
+    held.await.expect("held");
+    waiting.into_iter().next().expect("a hundred").await.expect("append");
     // The first answer means that the commit was made, and all hundred were in it.
     let state = crate::Log::state(&*database, "t").await.expect("state");
     assert_eq!(
@@ -65,22 +73,18 @@ async fn a_refused_request_leaves_its_neighbours_alone() {
     let answers: Vec<_> = (0..30)
         .map(|number| {
             // Every third writes two keys, the second of which is taken, and must leave no trace of the first.
-            let store = store.clone();
-            tokio::spawn(async move {
-                let put = |key: String, expect| crate::Write::Put { key, value: Bytes::new(), expect };
-                let mut writes = vec![put(number.to_string(), Expect::Absent)];
-                if number % 3 == 1 {
-                    writes.push(put((number - 1).to_string(), Expect::Absent));
-                }
-                store.batch(writes).await
-            })
+            let put = |key: String, expect| crate::Write::Put { key, value: Bytes::new(), expect };
+            let mut writes = vec![put(number.to_string(), Expect::Absent)];
+            if number % 3 == 1 {
+                writes.push(put((number - 1).to_string(), Expect::Absent));
+            }
+            started(store.batch(writes))
         })
         .collect();
-    tokio::task::yield_now().await;
-    release.send(()).expect("the committer waits");
-    held.await.expect("no panic").expect("held");
+    drop(release);
+    held.await.expect("held");
     for (number, answer) in answers.into_iter().enumerate() {
-        assert_eq!(answer.await.expect("no panic").is_err(), number % 3 == 1, "{number}");
+        assert_eq!(answer.await.is_err(), number % 3 == 1, "{number}");
     }
     assert_eq!(store.list("", None, 99).await.expect("list").len(), 20);
     for number in (0..30).filter(|number| number % 3 != 1) {
@@ -101,20 +105,16 @@ async fn a_full_disk_is_an_answer_and_not_the_end() {
     let (release, held) = hold(&database);
     let answers: Vec<_> = (0..20_u8)
         .map(|number| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                match number % 2 {
-                    0 => store.put("small", Bytes::copy_from_slice(&[number]), Expect::Any).await,
-                    _ => store.put(&format!("big{number}"), vec![number; 200_000].into(), Expect::Any).await,
-                }
+            started(match number % 2 {
+                0 => store.put("small", Bytes::copy_from_slice(&[number]), Expect::Any),
+                _ => store.put(&format!("big{number}"), vec![number; 200_000].into(), Expect::Any),
             })
         })
         .collect();
-    tokio::task::yield_now().await;
-    release.send(()).expect("the committer waits");
-    held.await.expect("no panic").expect("held");
+    drop(release);
+    held.await.expect("held");
     for (number, answer) in answers.into_iter().enumerate() {
-        let answer = answer.await.expect("no panic");
+        let answer = answer.await;
         match number % 2 {
             0 => assert!(answer.is_ok(), "{number}: {answer:?}"),
             _ => assert!(matches!(answer, Err(StoreError::Full { .. })), "{number}: {answer:?}"),
@@ -179,4 +179,19 @@ async fn leftovers_of_a_crash_are_cleared() {
     let store = open_embedded(directory.path()).expect("open");
     assert_eq!(fs::read_dir(&temporary).expect("list").count(), 0);
     assert!(store.blobs.list(None, 9).await.expect("list").is_empty());
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().expect("a directory");
+    let store = open_embedded(directory.path()).expect("open");
+    store.kv.put("a", Bytes::new(), Expect::Any).await.expect("put");
+    let digest = store.blobs.put(Bytes::from_static(b"x")).await.expect("put");
+    let blob = store.blobs.path(&digest).await.expect("path").expect("a file");
+    let beside = ["store.db", "store.db-wal", "store.db-shm"].map(|name| directory.path().join(name));
+    for file in beside.into_iter().chain([blob]) {
+        let mode = fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
 }
