@@ -6,76 +6,30 @@ use crate::config::{self, Config, ConfigError, Inputs, Isolation, Layers, Tmp};
 use crate::server;
 use crate::terminal::{self, bold, red, yellow};
 use martlet_environment::Runtimes;
-use martlet_sandbox::{Launcher, StartError};
+use martlet_sandbox::doctor::{Finding, Status};
 use serde_json::{Value, json};
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
-
-/// How one thing stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
-    /// As it should be.
-    Ok,
-    /// Less than there could be, and enough.
-    Degraded,
-    /// What is configured is not possible without it.
-    Missing,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug)]
-struct Finding {
-    name: String,
-    status: Status,
-    detail: String,
-    remedy: String,
-}
-
-/// Every weaker choice, from the least given up to the most.
-const WEAKER: [(Isolation, Tmp); 3] =
-    [(Isolation::Full, Tmp::Memory), (Isolation::NoCgroups, Tmp::Disk), (Isolation::NoCgroups, Tmp::Memory)];
 
 pub(super) fn run(arguments: &DoctorArgs, output: Output) -> Result<ExitCode, ConfigError> {
     let data_dir = config::keys::find("data_dir").zip(arguments.data_dir.as_ref());
     let flags = data_dir.map(|(key, path)| (key, path.to_string_lossy().into_owned()));
     let config = Config::new(&Layers::load(&Inputs::this(flags.into_iter().collect(), None))?)?;
 
-    let full = examine(&config, Isolation::Full, Tmp::Disk);
-    let full_is_possible = possible(&full);
-    let weaker = if full_is_possible {
-        None
-    } else {
-        WEAKER.into_iter().find(|(isolation, tmp)| possible(&examine(&config, *isolation, *tmp)))
-    };
+    let full = server::examine(Isolation::Full, Tmp::Disk);
+    let full_is_possible = server::missing(full.clone()).is_empty();
+    let weaker = if full_is_possible { None } else { server::weaker() };
     let findings: Vec<Finding> = full.into_iter().chain(surroundings(&config)).collect();
     match output {
         Output::Json => print_json(&json!({
             "full_isolation": full_is_possible,
-            "weaker_flags": weaker.map(flags_of),
+            "weaker_flags": weaker,
             "findings": findings.iter().map(as_json).collect::<Vec<_>>(),
         })),
-        Output::Text => print(&findings, full_is_possible, weaker),
+        Output::Text => print(&findings, full_is_possible, weaker.as_deref()),
     }
     Ok(if full_is_possible { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Starts a launcher, which is the judge of what can be isolated, and ends it again.
-fn examine(config: &Config, isolation: Isolation, tmp: Tmp) -> Vec<Finding> {
-    let name = format!("isolation {}, tmp {}", isolation.as_str(), tmp.as_str());
-    let options = server::launcher_options(&Config { isolation, tmp, ..config.clone() });
-    let (status, detail, remedy) = match Launcher::start(options) {
-        Ok(_) => (Status::Ok, "possible".to_owned(), String::new()),
-        Err(StartError::Refused(refusal)) => {
-            (Status::Missing, format!("{}: {}", refusal.what, refusal.why), refusal.remedy)
-        }
-        Err(error) => (Status::Missing, error.to_string(), String::new()),
-    };
-    vec![Finding { name, status, detail, remedy }]
-}
-
-fn possible(findings: &[Finding]) -> bool {
-    !findings.iter().any(|finding| finding.status == Status::Missing)
 }
 
 /// What `martlet up` needs besides isolation.
@@ -140,17 +94,6 @@ fn runtimes(config: &Config) -> Finding {
     Finding { name: "runtimes".into(), status, detail, remedy: remedy.into() }
 }
 
-fn flags_of((isolation, tmp): (Isolation, Tmp)) -> String {
-    let mut flags = Vec::new();
-    if isolation != Isolation::Full {
-        flags.push(format!("--isolation {}", isolation.as_str()));
-    }
-    if tmp != Tmp::Disk {
-        flags.push(format!("--tmp {}", tmp.as_str()));
-    }
-    flags.join(" ")
-}
-
 fn as_json(finding: &Finding) -> Value {
     json!({
         "name": finding.name,
@@ -168,7 +111,7 @@ fn word(status: Status) -> &'static str {
     }
 }
 
-fn print(findings: &[Finding], full_is_possible: bool, weaker: Option<(Isolation, Tmp)>) {
+fn print(findings: &[Finding], full_is_possible: bool, weaker: Option<&str>) {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or_default();
     let mut text = String::new();
     for finding in findings {
@@ -181,23 +124,11 @@ fn print(findings: &[Finding], full_is_possible: bool, weaker: Option<(Isolation
     terminal::print(text.as_bytes());
     match (full_is_possible, weaker) {
         (true, _) => terminal::progress(bold("Full isolation is possible on this machine.")),
-        (false, Some(choice)) => terminal::progress(yellow(format_args!(
-            "Full isolation is not possible until what is missing is mended. Possible now, and weaker: martlet up {}",
-            flags_of(choice)
+        (false, Some(flags)) => terminal::progress(yellow(format_args!(
+            "Full isolation is not possible until what is missing is mended. Possible now, and weaker: martlet up {flags}"
         ))),
         (false, None) => {
             terminal::progress(red("This machine cannot isolate functions until what is missing is mended."));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weaker_choices_are_spelled_as_flags() {
-        let flags: Vec<String> = WEAKER.into_iter().map(flags_of).collect();
-        assert_eq!(flags, ["--tmp memory", "--isolation no-cgroups", "--isolation no-cgroups --tmp memory"]);
     }
 }

@@ -1,6 +1,7 @@
 //! Starting the launcher with the isolation that is configured, or saying what this machine lacks for it.
 
 use crate::config::{Config, Isolation, Tmp};
+use martlet_sandbox::doctor::{self, Finding, Status};
 use martlet_sandbox::{Launcher, LauncherOptions, LauncherProcess, StartError, TmpKind};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -13,11 +14,15 @@ const UID_BASE: u32 = 1_879_048_192;
 /// How many sandboxes can live at once.
 const UID_COUNT: u32 = 65_536;
 
+/// Every choice that is weaker than the default, from the least given up to the most.
+const WEAKER: [(Isolation, Tmp); 3] =
+    [(Isolation::Full, Tmp::Memory), (Isolation::NoCgroups, Tmp::Disk), (Isolation::NoCgroups, Tmp::Memory)];
+
 /// Why no function could be run as isolated as configured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IsolationError {
     #[error("this machine cannot give the isolation that is configured (isolation = {level}, tmp = {tmp})")]
-    Refused { level: &'static str, tmp: &'static str, source: StartError },
+    Refused { level: &'static str, tmp: &'static str, missing: Vec<Finding>, source: StartError },
     #[error("cannot start the launcher of sandboxes")]
     Start(#[source] StartError),
 }
@@ -25,31 +30,24 @@ pub(crate) enum IsolationError {
 impl IsolationError {
     /// What to do about it.
     pub(crate) fn hint(&self) -> String {
-        match self {
-            Self::Refused { .. } => "`martlet doctor` lists what is missing and how to mend it. Weaker isolation is \
-                only ever chosen by name: --isolation no-cgroups gives up the hard limits of memory and CPU, --tmp \
-                memory keeps /tmp in memory"
-                .to_owned(),
-            Self::Start(_) => "`martlet doctor` examines this machine".to_owned(),
+        let mut hint = String::new();
+        if let Self::Refused { missing, .. } = self {
+            if !missing.is_empty() {
+                hint.push_str("this is missing:\n");
+            }
+            for Finding { name, detail, remedy, .. } in missing {
+                // Writing to a String cannot fail.
+                let _ = writeln!(hint, "  {name}: {detail}\n    -> {remedy}");
+            }
+            if let Some(flags) = weaker() {
+                let _ = writeln!(
+                    hint,
+                    "Or accept less, which Martlet never does by itself: martlet up {flags} (`martlet up --help` says \
+                     what that gives up)"
+                );
+            }
         }
-    }
-}
-
-/// What the launcher is asked for.
-pub(crate) fn options(config: &Config) -> LauncherOptions {
-    LauncherOptions {
-        isolation: match config.isolation {
-            Isolation::Full => martlet_sandbox::Isolation::Full,
-            Isolation::NoCgroups => martlet_sandbox::Isolation::NoCgroups,
-        },
-        instance: instance(&config.data_dir),
-        uid_base: UID_BASE,
-        uid_count: UID_COUNT,
-        scratch_dir: config.data_dir.join("scratch"),
-        tmp: match config.tmp {
-            Tmp::Disk => TmpKind::Disk,
-            Tmp::Memory => TmpKind::Memory,
-        },
+        hint + "`martlet doctor` tells everything that this machine can and cannot isolate"
     }
 }
 
@@ -57,13 +55,68 @@ pub(crate) fn options(config: &Config) -> LauncherOptions {
 ///
 /// # Errors
 /// [`IsolationError::Refused`] when the machine lacks something; nothing weaker is tried.
-pub(crate) fn start_launcher(config: &Config) -> Result<LauncherProcess, IsolationError> {
+pub(super) fn start_launcher(config: &Config) -> Result<LauncherProcess, IsolationError> {
     Launcher::start(options(config)).map_err(|source| match source {
-        StartError::Refused(_) => {
-            IsolationError::Refused { level: config.isolation.as_str(), tmp: config.tmp.as_str(), source }
-        }
+        StartError::Refused(_) => IsolationError::Refused {
+            level: config.isolation.as_str(),
+            tmp: config.tmp.as_str(),
+            missing: missing(examine(config.isolation, config.tmp)),
+            source,
+        },
         other => IsolationError::Start(other),
     })
+}
+
+/// How this machine stands to that choice.
+pub(crate) fn examine(isolation: Isolation, tmp: Tmp) -> Vec<Finding> {
+    doctor::examine(of_sandbox(isolation), tmp_of_sandbox(tmp))
+}
+
+/// The findings without which the choice is impossible.
+pub(crate) fn missing(findings: Vec<Finding>) -> Vec<Finding> {
+    findings.into_iter().filter(|finding| finding.status == Status::Missing).collect()
+}
+
+/// The flags of the strongest choice below the default that this machine can give; `None` when it can give none.
+pub(crate) fn weaker() -> Option<String> {
+    let possible = |(isolation, tmp): &(Isolation, Tmp)| missing(examine(*isolation, *tmp)).is_empty();
+    WEAKER.into_iter().find(possible).map(flags)
+}
+
+fn flags((isolation, tmp): (Isolation, Tmp)) -> String {
+    let mut flags = Vec::new();
+    if isolation != Isolation::Full {
+        flags.push(format!("--isolation {}", isolation.as_str()));
+    }
+    if tmp != Tmp::Disk {
+        flags.push(format!("--tmp {}", tmp.as_str()));
+    }
+    flags.join(" ")
+}
+
+fn options(config: &Config) -> LauncherOptions {
+    LauncherOptions {
+        isolation: of_sandbox(config.isolation),
+        instance: instance(&config.data_dir),
+        uid_base: UID_BASE,
+        uid_count: UID_COUNT,
+        scratch_dir: config.data_dir.join("scratch"),
+        tmp: tmp_of_sandbox(config.tmp),
+    }
+}
+
+fn of_sandbox(isolation: Isolation) -> martlet_sandbox::Isolation {
+    match isolation {
+        Isolation::Full => martlet_sandbox::Isolation::Full,
+        Isolation::NoCgroups => martlet_sandbox::Isolation::NoCgroups,
+    }
+}
+
+fn tmp_of_sandbox(tmp: Tmp) -> TmpKind {
+    match tmp {
+        Tmp::Disk => TmpKind::Disk,
+        Tmp::Memory => TmpKind::Memory,
+    }
 }
 
 /// The same name for the same data directory, on every start.
@@ -84,5 +137,11 @@ mod tests {
         assert_eq!(instance(Path::new("/a")), instance(Path::new("/a")));
         assert_ne!(instance(Path::new("/a")), instance(Path::new("/b")));
         assert_eq!(instance(Path::new("/a")).len(), 12);
+    }
+
+    #[test]
+    fn weaker_choices_are_spelled_as_flags() {
+        let flags: Vec<String> = WEAKER.into_iter().map(flags).collect();
+        assert_eq!(flags, ["--tmp memory", "--isolation no-cgroups", "--isolation no-cgroups --tmp memory"]);
     }
 }

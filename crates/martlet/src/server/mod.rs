@@ -29,7 +29,7 @@ use stop::StopSignals;
 use tokio::time::Instant;
 
 pub(crate) use data_dir::holder;
-pub(crate) use isolation::options as launcher_options;
+pub(crate) use isolation::{examine, missing, weaker};
 
 /// Why the server did not start, one variant a step.
 #[derive(Debug, thiserror::Error)]
