@@ -103,7 +103,10 @@ fn making_the_sandbox_is_no_part_of_the_init_phase() {
     world.life.launched(launched);
     assert_eq!(world.life.deadline(), Some(world.at(3_000_000)));
     let failed = finished(world.input(50_000, Input::InitError(failure("Runtime.X"))));
-    assert_eq!((failed.duration, failed.failed_init), (Duration::from_millis(50), Some(Duration::from_millis(20))));
+    assert_eq!(
+        (failed.duration, failed.failed_init),
+        (Duration::from_millis(50), Some(Duration::from_millis(20)))
+    );
 }
 
 #[test]

@@ -171,7 +171,9 @@ impl Process {
         Poll::Ready(input)
     }
 
-    /// What the end means: an answer may have come right before it, and an event may not have been seen.
+    /// What the end means: an answer may have come right before it, and an event may not have been seen. The control socket
+    /// tells that exactly. The Runtime API cannot where a signal had struck before the event was handed over and the process
+    /// dies after: the kernel still took the event off the connection in its name, and it counts as seen.
     fn ended(&mut self, context: &mut Context<'_>, status: ExitStatus) -> Input {
         if !self.hung_up {
             match &mut self.transport {
@@ -184,7 +186,7 @@ impl Process {
                 Transport::Provided(api) if api.is_untaken() => return Input::Lost,
                 Transport::Provided(api) => match api.poll(context) {
                     Poll::Ready(Ok(input)) => return input,
-                    _ if api.is_untaken() => return Input::Lost,
+                    _ if api.is_unread() => return Input::Lost,
                     _ => {}
                 },
             }

@@ -125,6 +125,14 @@ impl Machine {
         self.offered.is_some()
     }
 
+    /// True when a runtime that waits in `next` would get an event.
+    pub(crate) fn has_event(&self) -> bool {
+        match self.state {
+            State::Ready => self.offered.is_some(),
+            state => state == State::Running,
+        }
+    }
+
     /// News for the environment, once.
     pub(crate) fn take_news(&mut self) -> Option<Input> {
         self.news.take()

@@ -18,10 +18,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use martlet_model::{Invocation, Timestamp};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::net::sockopt::socket_error;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -40,7 +44,34 @@ const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invoca
 const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
 const WITH_CAUSE: &str = "application/vnd.aws.lambda.error.cause+json";
 
-type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// One connection, and a way to ask its socket itself: news of it may come too late.
+struct Connection {
+    socket: Arc<Socket>,
+    served: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+struct Socket {
+    number: u64,
+    descriptor: OwnedFd,
+}
+
+impl Socket {
+    /// True when the other side has closed it.
+    fn is_closed(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.descriptor, &mut [0u8; 1], flags) {
+            Ok((_, 0)) => true,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => true,
+        }
+    }
+
+    /// True when something that was sent has met a closed socket, or was in it, unread, when it was closed: the kernel has
+    /// answered with a reset, and nobody has been told yet.
+    fn is_reset(&self) -> bool {
+        matches!(socket_error(&self.descriptor), Ok(Err(Errno::CONNRESET | Errno::PIPE)))
+    }
+}
 
 /// The API of one environment.
 pub(crate) struct RuntimeApi {
@@ -108,11 +139,28 @@ impl RuntimeApi {
         self.machine.lock().is_untaken()
     }
 
+    /// Once the runtime has ended: true when it had not read the event that was put up last.
+    pub(crate) fn is_unread(&self) -> bool {
+        let mut machine = self.machine.lock();
+        for connection in &self.connections {
+            if connection.socket.is_reset() {
+                machine.unread(connection.socket.number);
+            }
+        }
+        machine.is_untaken()
+    }
+
     /// Drives every connection, and returns what the runtime says next.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, RuntimeApiError>> {
         loop {
             // All of them, woken or not: one that waits in `next` is not woken when an event is put up.
-            self.connections.retain_mut(|connection| connection.as_mut().poll(context).is_pending());
+            self.connections.retain_mut(|connection| {
+                let goes_on = connection.served.as_mut().poll(context).is_pending();
+                if !goes_on && connection.socket.is_reset() {
+                    self.machine.lock().unread(connection.socket.number);
+                }
+                goes_on
+            });
             if let Some(news) = self.machine.lock().take_news() {
                 return Poll::Ready(Ok(news));
             }
@@ -122,10 +170,9 @@ impl RuntimeApi {
             match self.listener.poll_accept(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok((stream, _))) => {
-                    // Without it an answer of two writes waits for an acknowledgement.
-                    let _ = stream.set_nodelay(true);
                     self.accepted += 1;
-                    self.connections.push(connection(stream, self.machine.clone(), self.accepted));
+                    let connection = connection(stream, self.machine.clone(), self.accepted);
+                    self.connections.push(connection.map_err(RuntimeApiError::Accept)?);
                 }
                 // The caller was gone before it was accepted.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -135,11 +182,14 @@ impl RuntimeApi {
     }
 }
 
-fn connection(stream: TcpStream, machine: Shared, number: u64) -> Connection {
-    let serving = machine.clone();
+fn connection(stream: TcpStream, machine: Shared, number: u64) -> io::Result<Connection> {
+    // Without it an answer of two writes waits for an acknowledgement.
+    stream.set_nodelay(true)?;
+    let socket = Arc::new(Socket { number, descriptor: stream.as_fd().try_clone_to_owned()? });
+    let (serving, from) = (machine.clone(), Arc::clone(&socket));
     let service = hyper::service::service_fn(move |request| {
-        let machine = serving.clone();
-        async move { Ok::<_, Infallible>(serve(&machine, request, number).await) }
+        let (machine, from) = (serving.clone(), Arc::clone(&from));
+        async move { Ok::<_, Infallible>(serve(&machine, request, &from).await) }
     });
     let stream = Watched { stream, machine, number };
     let served = http1::Builder::new()
@@ -147,11 +197,12 @@ fn connection(stream: TcpStream, machine: Shared, number: u64) -> Connection {
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    Box::pin(async move {
+    let served = Box::pin(async move {
         // A broken connection is the function's own affair. What it was in the middle of sending is noticed by
         // `Answering`, what it had not read by `Watched`.
         let _ = served.await;
-    })
+    });
+    Ok(Connection { socket, served })
 }
 
 /// A connection that notices a reset, which is what the kernel answers for a process that ended without having read
@@ -210,7 +261,7 @@ impl AsyncWrite for Watched {
 
 type Answer = Response<Full<Bytes>>;
 
-async fn serve(machine: &Shared, request: Request<Incoming>, connection: u64) -> Answer {
+async fn serve(machine: &Shared, request: Request<Incoming>, socket: &Socket) -> Answer {
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     let version = parts.next().unwrap_or_default();
@@ -224,7 +275,7 @@ async fn serve(machine: &Shared, request: Request<Incoming>, connection: u64) ->
     }
     match (request.method(), parts.as_slice()) {
         (&Method::GET, ["ping"]) => text(StatusCode::OK, "pong"),
-        (&Method::GET, ["runtime", "invocation", "next"]) => next(machine, connection).await,
+        (&Method::GET, ["runtime", "invocation", "next"]) => next(machine, socket).await,
         (&Method::POST, ["runtime", "invocation", id, "response"]) => {
             let id = (*id).to_owned();
             answer(machine, request, AnswerKind::Response, &id).await
@@ -245,12 +296,20 @@ async fn serve(machine: &Shared, request: Request<Incoming>, connection: u64) ->
     }
 }
 
-async fn next(machine: &Shared, connection: u64) -> Answer {
+async fn next(machine: &Shared, socket: &Socket) -> Answer {
     if let Err(refusal) = machine.lock().next() {
         return refused(&refusal);
     }
-    // Not woken by the event: whoever puts one up polls every connection right after.
-    let event = poll_fn(|_| machine.lock().event(connection).map_or(Poll::Pending, Poll::Ready)).await;
+    let event = poll_fn(|_| {
+        let mut machine = machine.lock();
+        // What was read may be the last that a killed process has sent; an event is not given to nobody. Not woken by the
+        // event: whoever puts one up polls every connection right after.
+        if !machine.has_event() || socket.is_closed() {
+            return Poll::Pending;
+        }
+        machine.event(socket.number).map_or(Poll::Pending, Poll::Ready)
+    })
+    .await;
     let mut response = Response::new(Full::new(event.payload));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

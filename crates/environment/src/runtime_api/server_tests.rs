@@ -298,6 +298,24 @@ async fn an_event_that_its_taker_lost_is_served_again() {
 }
 
 #[tokio::test]
+async fn an_event_is_not_given_to_a_runtime_that_is_gone() {
+    let (mut api, runtime) = start(|address| {
+        let mut client = Client::new(address);
+        client.next();
+        client.post(&path("response"), "", b"1");
+        // It comes for the next event, and is gone before there is one.
+        client.write(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n");
+    });
+    ready(&mut api).await;
+    api.deliver(&invocation(b"1"), Timestamp(1));
+    assert!(matches!(news(&mut api).await, Input::Response(_)));
+    runtime.join().unwrap();
+    api.deliver(&invocation(b"2"), Timestamp(1));
+    let nothing = tokio::time::timeout(Duration::from_millis(50), poll_fn(|context| api.poll(context))).await;
+    assert!(nothing.is_err() && api.is_untaken(), "{nothing:?}");
+}
+
+#[tokio::test]
 async fn an_event_that_nobody_read_is_known_to_be_unseen() {
     let (mut api, runtime) = start(|address| {
         let mut client = Client::new(address);

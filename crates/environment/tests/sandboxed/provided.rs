@@ -126,7 +126,9 @@ pub(crate) async fn an_environment_that_dies_idle_gives_the_event_back(world: Wo
     if !can_run() {
         return;
     }
-    for (frozen, noticed) in [(false, true), (false, false), (true, false)] {
+    // Not the moment between the signal and the death: a process that waits in a TCP socket takes what arrives even then,
+    // and what it has taken it may have seen.
+    for (frozen, noticed) in [(false, true), (true, false)] {
         let mut environment = world.start(function("1"), &[("bootstrap", BOOTSTRAP)]).await;
         for _ in 0..3 {
             assert_eq!(result(&mut environment, "0").await, 1);
