@@ -37,6 +37,12 @@ pub enum AuthError {
          send them. Start the server without --dev to use it from a browser."
     )]
     CrossOrigin,
+    /// The same, for a page whose name was made to lead here after the browser had loaded it.
+    #[error(
+        "Development mode serves this machine only, and {0:?} is not its name. Use an address, localhost, or a name \
+         without a dot."
+    )]
+    ForeignHost(String),
 }
 
 impl AuthError {
@@ -52,8 +58,8 @@ impl AuthError {
             (Self::UnknownKey, Spelling::Query) => "InvalidClientTokenId",
             (Self::Mismatch | Self::Invalid(_), Spelling::Json) => "InvalidSignatureException",
             (Self::Mismatch | Self::Invalid(_), Spelling::Query) => "SignatureDoesNotMatch",
-            (Self::CrossOrigin, Spelling::Json) => "AccessDeniedException",
-            (Self::CrossOrigin, Spelling::Query) => "AccessDenied",
+            (Self::CrossOrigin | Self::ForeignHost(_), Spelling::Json) => "AccessDeniedException",
+            (Self::CrossOrigin | Self::ForeignHost(_), Spelling::Query) => "AccessDenied",
         }
     }
 
@@ -62,7 +68,7 @@ impl AuthError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Incomplete(_) => 400,
-            Self::Missing | Self::UnknownKey | Self::Mismatch | Self::Invalid(_) | Self::CrossOrigin => 403,
+            _ => 403,
         }
     }
 }

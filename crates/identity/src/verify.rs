@@ -1,7 +1,7 @@
 //! Verification in two halves: what the head alone can be refused for, and what needs the whole body.
 
 use crate::canonical;
-use crate::claim::{Claim, RequestHead};
+use crate::claim::{Claim, RequestHead, shorten};
 use crate::error::AuthError;
 use crate::key::{self, Scope, Scopes};
 use crate::keyring::{Keyring, Principal};
@@ -10,6 +10,7 @@ use crate::time::AmzDate;
 use hmac::Mac;
 use martlet_model::{AccountId, Region, Timestamp};
 use sha2::{Digest, Sha256};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// How far a request's date may be from ours, in seconds.
@@ -65,9 +66,7 @@ impl Authenticator {
     /// The first [`AuthError`] that AWS would tell.
     pub fn precheck(&self, head: &RequestHead<'_>, now: Timestamp) -> Result<Claim, AuthError> {
         if let Mode::Dev(_) = self.mode {
-            if head.headers.contains_key(http::header::ORIGIN) {
-                return Err(AuthError::CrossOrigin);
-            }
+            check_local(head)?;
             return presented::read_leniently(head, now);
         }
         // The order is AWS's: what it tells first is told first here.
@@ -136,6 +135,25 @@ impl Authenticator {
         };
         Ok(Caller { principal, region: claim.parsed_region()? })
     }
+}
+
+/// Development mode believes everybody, so everybody has to be a program of this machine. A web page is not: its
+/// requests carry an `Origin`, or the name that it was loaded under as their `Host`.
+fn check_local(head: &RequestHead<'_>) -> Result<(), AuthError> {
+    if head.headers.contains_key(http::header::ORIGIN) {
+        return Err(AuthError::CrossOrigin);
+    }
+    let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    // Names that public DNS does not answer for, so nobody can make theirs lead here.
+    let local = !name.contains('.')
+        || [".localhost", ".local", ".internal", ".test"].iter().any(|ending| name.ends_with(ending))
+        || name.parse::<IpAddr>().is_ok();
+    if local { Ok(()) } else { Err(AuthError::ForeignHost(shorten(name))) }
 }
 
 fn check_date(date: AmzDate, life: Option<u64>, now: AmzDate) -> Result<(), AuthError> {

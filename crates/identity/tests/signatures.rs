@@ -396,6 +396,21 @@ fn development_mode_believes_and_names_accounts() {
     assert_eq!(judge(&dev, &request, now), Err(AuthError::Missing), "a credential names region and service");
     request.uri = "/?X-Amz-Credential=test%2F20200101%2Fus-east-1%2Flambda%2Faws4_request".parse().unwrap();
     assert!(judge(&dev, &request, now).is_ok());
+    for (host, local) in [
+        ("127.0.0.1:4566", true),
+        ("[::1]:4566", true),
+        ("::1", true),
+        ("localhost", true),
+        ("a.localhost:80", true),
+        ("box:4566", true),
+        ("a.page.on.the.web", false),
+        ("a.page.on.the.web.:4566", false),
+        ("127.0.0.1.page.on.the.web", false),
+    ] {
+        request.set("host", host);
+        assert_eq!(judge(&dev, &request, now).is_ok(), local, "{host}");
+    }
+    request.set("host", "localhost");
     request.set("origin", "https://a.page.on.the.web");
     assert_eq!(judge(&dev, &request, now), Err(AuthError::CrossOrigin));
 }

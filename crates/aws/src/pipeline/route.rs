@@ -35,7 +35,10 @@ pub(super) fn find(services: &[Service], scope: &str, head: &Head) -> Result<Tar
     };
     match found {
         Some((operation, labels)) => Ok(Target { service: at, operation, labels }),
-        None => Err(ApiError::unknown_operation(unknown(service, head))),
+        None => {
+            let status = if service.model.protocol == Protocol::RestJson { 404 } else { 400 };
+            Err(ApiError::unknown_operation(unknown(service, head)).with_status(status))
+        }
     }
 }
 
