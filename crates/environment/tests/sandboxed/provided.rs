@@ -137,6 +137,8 @@ pub(crate) async fn an_environment_that_dies_idle_gives_the_event_back(world: Wo
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         if frozen {
             environment.freeze();
+            // Until it really stands still; a process that has used up its CPU share may get there late.
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         }
         kill_from_outside(&environment);
         if noticed {
