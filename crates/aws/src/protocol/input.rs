@@ -246,3 +246,94 @@ fn json_value(text: &str) -> Option<Value> {
     let json = STANDARD.decode(text).ok()?;
     serde_json::from_slice(&json).ok().map(Value::Document)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::testing::lambda;
+    use super::super::router::Router;
+    use super::*;
+    use http::{HeaderValue, Method};
+    use proptest::prelude::*;
+
+    fn decode(
+        method: &Method,
+        target: &str,
+        headers: &HeaderMap,
+        body: &'static [u8],
+    ) -> Result<Input, ApiError> {
+        let model = lambda();
+        let uri: Uri = target.parse().unwrap();
+        let (at, labels) =
+            Router::new(model).find(method, uri.path(), uri.query().unwrap_or_default()).expect(target);
+        let binding = Binding::new(model, &model.operations[at]).unwrap();
+        binding.decode(model, &uri, &labels, headers, Bytes::from_static(body))
+    }
+
+    fn get(target: &str) -> Result<Input, ApiError> {
+        decode(&Method::GET, target, &HeaderMap::new(), b"")
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn members_come_from_path_and_query() {
+        let tags = "/2017-03-31/tags/arn%3Aaws%3Alambda%2Fx?tagKeys=a%20b&tagKeys=c+d&other=1";
+        let input = decode(&Method::DELETE, tags, &HeaderMap::new(), b"").unwrap();
+        assert_eq!(input.text("Resource"), Some("arn:aws:lambda/x"));
+        assert_eq!(input.get("TagKeys"), Some(&Value::List(vec![text("a b"), text("c d")])));
+        assert_eq!(input.members.len(), 2);
+
+        let input = get("/2015-03-31/functions?MaxItems=7&Marker=&MaxItems=8").unwrap();
+        assert_eq!(input.get("MaxItems"), Some(&Value::Integer(7)), "the first one counts");
+        assert_eq!(input.text("Marker"), Some(""));
+        assert_eq!(get("/2015-03-31/functions").unwrap().members, []);
+    }
+
+    #[test]
+    fn a_payload_is_the_body_itself() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-log-type", HeaderValue::from_static("Tail"));
+        let body = b"not looked at";
+        let input = decode(&Method::POST, "/2015-03-31/functions/f/invocations", &headers, body).unwrap();
+        assert_eq!(input.payload, &body[..]);
+        assert_eq!(input.payload.as_ptr(), body.as_ptr(), "not copied");
+        assert_eq!(input.text("LogType"), Some("Tail"));
+    }
+
+    #[test]
+    fn members_of_the_body_are_found_only_there() {
+        let path = "/2015-03-31/functions/f/code";
+        let input =
+            decode(&Method::PUT, path, &HeaderMap::new(), br#"{"FunctionName":"other","DryRun":true}"#)
+                .unwrap();
+        assert_eq!(input.members, [("DryRun", Value::Bool(true)), ("FunctionName", text("f"))]);
+        assert!(decode(&Method::PUT, path, &HeaderMap::new(), b"").unwrap().get("DryRun").is_none());
+    }
+
+    #[test]
+    fn texts_of_the_wrong_type_are_refused() {
+        for target in [
+            "/2015-03-31/functions?MaxItems=seven",
+            "/2015-03-31/functions?MaxItems=",
+            "/2015-03-31/functions?MaxItems=99999999999",
+            "/2015-03-31/functions?Marker=%zz",
+            "/2015-03-31/functions?Marker=%ff",
+            "/2015-03-31/functions/%e2%82",
+        ] {
+            assert_eq!(get(target).expect_err(target).code, "SerializationException", "{target}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-log-type", HeaderValue::from_bytes(b"\xff").unwrap());
+        let path = "/2015-03-31/functions/f/invocations";
+        assert_eq!(decode(&Method::POST, path, &headers, b"").unwrap_err().code, "SerializationException");
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_panics(query in "((Marker|MaxItems|FunctionVersion|tagKeys|[a-z%]{0,6})=?[a-zA-Z0-9%+=]{0,8}&?){0,6}") {
+            let _ = get(&format!("/2015-03-31/functions?{query}"));
+        }
+    }
+}
