@@ -308,6 +308,8 @@ impl Environment {
         for record in self.records.drain(..) {
             self.journal.record(now, record);
         }
+        // One loud moment does not keep its room for ever.
+        self.records.shrink_to(64);
         true
     }
 

@@ -1,4 +1,21 @@
 //! Execution environments: what starts a function version, hands it one event after another, and ends it.
+//!
+//! A [`Host`] starts an [`Environment`] from a [`Deployment`]: a sandbox with the function's process in it, its init phase
+//! behind it. Whoever owns the environment calls [`Environment::begin`] with an event and awaits
+//! [`Environment::complete`]. An environment has no task of its own: frames, log pipe, exit and deadline are all polled by
+//! the task that waits for the answer, so a warm invocation wakes nobody else, and an idle environment costs nothing.
+//!
+//! - **Managed runtimes** (`python3.*`, `nodejs*`) are interpreters of this machine ([`Runtimes`]) that run a bootstrap of
+//!   ours, carried in this crate. It speaks with the server over a Unix socket; `runtimes/PROTOCOL.md` says how.
+//! - **Provided runtimes** are executables of the package. They get the Lambda Runtime API on the sandbox's own loopback.
+//!
+//! What happens when is decided by a state machine without I/O (`life`); how it is told, by plain functions (`ending`,
+//! `log::lines`). The function's process is trusted with nothing: frames, HTTP, log bytes and sizes are bounded and checked,
+//! and whatever it does wrong ends its own environment only.
+//!
+//! Functions have no identity yet, so no credentials are among their environment variables. Extensions, layers, snapshots
+//! and streamed responses are not built; a streaming handler is refused by name, the Extensions API answers that it is
+//! not there.
 
 mod bootstraps;
 mod channel;
