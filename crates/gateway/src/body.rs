@@ -2,9 +2,9 @@
 
 use crate::door::BodyFault;
 use crate::options::GatewayOptions;
+use crate::room::{Room, Share};
 use bytes::Bytes;
 use http_body::Body;
-use crate::room::{Room, Share};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;

@@ -73,7 +73,11 @@ mod tests {
     fn room_is_taken_by_large_bodies_and_given_back() {
         let room = Room::of(4 * UNIT_BYTES);
         let (mut one, mut other) = (Share::default(), Share::default());
-        assert!(room.grow(&mut one, 10) && room.grow(&mut one, 2 * UNIT_BYTES) && room.grow(&mut one, 3 * UNIT_BYTES));
+        assert!(
+            room.grow(&mut one, 10)
+                && room.grow(&mut one, 2 * UNIT_BYTES)
+                && room.grow(&mut one, 3 * UNIT_BYTES)
+        );
         assert!(!room.grow(&mut other, 2 * UNIT_BYTES), "one unit is left");
         assert!(room.grow(&mut other, UNIT_BYTES - 1), "small bodies take none");
         let body = one.attach(vec![7; 3 * UNIT_BYTES]);
