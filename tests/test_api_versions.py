@@ -109,7 +109,8 @@ def test_publish_with_create_and_with_update_code(lam, python, deploy):
 def test_a_stale_revision_id_is_refused_and_changes_nothing(lam, function):
     name = function.name
     old = lam.get_function_configuration(FunctionName=name)["RevisionId"]
-    new = lab.change(lam, "update_function_configuration", FunctionName=name, Timeout=5, RevisionId=old)["RevisionId"]
+    lab.change(lam, "update_function_configuration", FunctionName=name, Timeout=5, RevisionId=old)
+    new = lab.settled(lam, name)["RevisionId"]
     assert new != old
     zipped = make_zip({"lambda_function.py": source("never")})
     for attempt in (lambda: lam.update_function_configuration(FunctionName=name, Timeout=6, RevisionId=old),
