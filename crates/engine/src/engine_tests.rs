@@ -133,6 +133,8 @@ fn event(payload: &str) -> Invocation {
         client_context: None,
         trace_id: String::new(),
         accepted: Timestamp(0),
+        trigger: martlet_model::Trigger::Request,
+        attempt: 1,
     }
 }
 

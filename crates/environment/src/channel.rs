@@ -275,6 +275,8 @@ mod tests {
             client_context: None,
             trace_id: String::new(),
             accepted: Timestamp(0),
+            trigger: martlet_model::Trigger::Request,
+            attempt: 1,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::log::{InitPhase, InitStatus, Journal, Lines, Record, Report, Status};
 use crate::outcome::{Completed, Completion, Failure, FunctionError};
 use crate::process::{LaunchFailure, Plan, Process};
 use martlet_model::{Invocation, Timestamp};
-use martlet_telemetry::{MeteringRecord, Trigger, log_group_arn};
+use martlet_telemetry::{MeteringRecord, log_group_arn};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -395,8 +395,8 @@ impl Environment {
         self.host.telemetry().meter(MeteringRecord {
             function: version.function.clone(),
             version: version.version,
-            attempt: 1,
-            trigger: Trigger::Request,
+            attempt: current.invocation.attempt,
+            trigger: current.invocation.trigger,
             architecture: Arc::clone(&self.architecture),
             memory_mb: configuration.memory_mb,
             environment: Arc::clone(&self.id),

@@ -41,6 +41,15 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// What made an invocation happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// A caller waits for the answer.
+    Request,
+    /// An asynchronous event out of the queue.
+    Event,
+}
+
 /// One event for one function version, as an execution environment gets it.
 #[derive(Clone, Debug)]
 pub struct Invocation {
@@ -56,6 +65,10 @@ pub struct Invocation {
     pub trace_id: String,
     /// When the request was accepted.
     pub accepted: Timestamp,
+    /// What made it happen.
+    pub trigger: Trigger,
+    /// Which try of the request this is, counted from 1.
+    pub attempt: u32,
 }
 
 #[cfg(test)]

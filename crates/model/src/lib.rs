@@ -12,6 +12,6 @@ pub mod time;
 
 pub use arn::{AccountId, FunctionArn, FunctionName, FunctionRef, ParseError, Qualifier, Region};
 pub use function::{Code, Configuration, FunctionVersion, Version};
-pub use invocation::{Invocation, RequestId};
+pub use invocation::{Invocation, RequestId, Trigger};
 pub use runtime::{RuntimeFamily, RuntimeName};
 pub use time::Timestamp;

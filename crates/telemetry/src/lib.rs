@@ -31,7 +31,7 @@ pub use read::{
     Cursor, CursorError, EventPage, EventQuery, FilterPage, FilterQuery, GroupInfo, GroupQuery, MeteringPage,
     MeteringQuery, PageStart, StoredEvent, StreamInfo, StreamOrder, StreamQuery,
 };
-pub use record::{LogEvent, MeteringRecord, Status, Trigger, log_group_arn};
+pub use record::{LogEvent, MeteringRecord, Status, log_group_arn};
 
 use martlet_model::Timestamp;
 use queue::{Queue, Request};

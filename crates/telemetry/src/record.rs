@@ -1,6 +1,6 @@
 //! What is recorded: log events, and one metering record an invocation.
 
-use martlet_model::{AccountId, FunctionArn, Region, RequestId, Timestamp, Version};
+use martlet_model::{AccountId, FunctionArn, Region, RequestId, Timestamp, Trigger, Version};
 use std::sync::Arc;
 
 /// One record of a log stream; its message may have several lines.
@@ -19,15 +19,6 @@ pub struct LogEvent {
 #[must_use]
 pub fn log_group_arn(account: &AccountId, region: &Region, name: &str) -> Arc<str> {
     format!("arn:aws:logs:{region}:{account}:log-group:{name}").into()
-}
-
-/// What made a function run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Trigger {
-    /// A caller that waits for the answer.
-    Request,
-    /// An event that was queued.
-    Event,
 }
 
 /// How an invocation ended.
@@ -86,15 +77,20 @@ pub struct MeteringRecord {
     pub status: Status,
 }
 
+/// A kind that the database keeps as a number, whose meaning never changes.
+pub(crate) trait Numbered: Sized {
+    fn number(self) -> i64;
+    fn from_number(number: i64) -> Option<Self>;
+}
+
 macro_rules! stored_as_number {
     ($type:ident { $($variant:ident = $number:literal),+ }) => {
-        impl $type {
-            /// The number in the database; never changes its meaning.
-            pub(crate) fn number(self) -> i64 {
+        impl Numbered for $type {
+            fn number(self) -> i64 {
                 match self { $(Self::$variant => $number),+ }
             }
 
-            pub(crate) fn from_number(number: i64) -> Option<Self> {
+            fn from_number(number: i64) -> Option<Self> {
                 match number { $($number => Some(Self::$variant),)+ _ => None }
             }
         }

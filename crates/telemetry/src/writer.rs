@@ -3,7 +3,7 @@
 
 use crate::id;
 use crate::queue::{Batch, EVENT_OVERHEAD, Item, Queue, Request};
-use crate::record::{LogEvent, MeteringRecord};
+use crate::record::{LogEvent, MeteringRecord, Numbered};
 use crate::retention::{self, Retention};
 use crate::{Clock, TelemetryError};
 use martlet_model::{Timestamp, Version};

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use martlet_engine::Rejected;
 use martlet_events::Event;
-use martlet_model::{Invocation, Timestamp, limits};
+use martlet_model::{Invocation, Timestamp, Trigger, limits};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         client_context: input.text("ClientContext").map(client_context).transpose()?,
         trace_id: trace_id(&ctx),
         accepted: ctx.received,
+        trigger: Trigger::Request,
+        attempt: 1,
     };
     let completed =
         lambda.invocations.run(&deployment, invocation).await.map_err(|error| rejected(&error))?;

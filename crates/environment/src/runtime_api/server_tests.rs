@@ -89,6 +89,8 @@ fn invocation(payload: &[u8]) -> Invocation {
         client_context: Some("{\n\"custom\":\"ü\"}".into()),
         trace_id: "Root=1".into(),
         accepted: Timestamp(0),
+        trigger: martlet_model::Trigger::Request,
+        attempt: 1,
     }
 }
 

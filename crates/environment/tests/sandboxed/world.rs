@@ -189,6 +189,8 @@ pub(crate) fn invocation(payload: impl Into<Bytes>) -> Invocation {
         client_context: None,
         trace_id: String::new(),
         accepted: Timestamp(0),
+        trigger: martlet_model::Trigger::Request,
+        attempt: 1,
     }
 }
 

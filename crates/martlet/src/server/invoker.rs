@@ -3,7 +3,7 @@
 use martlet_engine::{Engine, Host, Rejected};
 use martlet_events::{Attempt, Invoker, Outcome};
 use martlet_functions::{Functions, Unresolved};
-use martlet_model::Invocation;
+use martlet_model::{Invocation, Trigger};
 
 /// Runs accepted events on the engine, as the functions are at that time.
 pub(super) struct EngineInvoker<H: Host> {
@@ -30,6 +30,8 @@ impl<H: Host> Invoker for EngineInvoker<H> {
             client_context: None,
             trace_id: event.trace_id,
             accepted: event.accepted,
+            trigger: Trigger::Event,
+            attempt: attempt.number,
         };
         match self.engine.invoke(&deployment, invocation).await {
             Ok(_) => Outcome::Completed,

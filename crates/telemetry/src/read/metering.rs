@@ -1,9 +1,10 @@
 //! Metering records.
 
 use super::groups::{count, time};
-use crate::record::{MeteringRecord, Status, Trigger};
+use crate::record::{MeteringRecord, Numbered, Status};
 use crate::writer::stored;
 use crate::{TelemetryError, id};
+use martlet_model::Trigger;
 use martlet_model::{FunctionArn, FunctionRef, Timestamp, Version};
 use rusqlite::{Connection, Row, params};
 

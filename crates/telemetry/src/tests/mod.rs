@@ -104,7 +104,7 @@ fn record(number: u8) -> MeteringRecord {
         version: if number == 0 { Version::Latest } else { Version::Published(u64::from(number)) },
         request_id: RequestId::from_random([number; 16]),
         attempt: 1,
-        trigger: if number == 1 { Trigger::Event } else { Trigger::Request },
+        trigger: if number == 1 { martlet_model::Trigger::Event } else { martlet_model::Trigger::Request },
         architecture: "x86_64".into(),
         memory_mb: 128,
         environment: "2026/11/23/[$LATEST]abc".into(),
