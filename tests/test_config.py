@@ -150,7 +150,7 @@ def test_a_new_connection_during_the_drain_is_refused_or_told(new_server, python
 
 def test_dev_mode_accepts_any_signature_and_says_so(new_server):
     server = new_server(flags=["--dev"]).start()
-    assert "dev" in server.log().lower()
+    until(lambda: "DEVELOPMENT MODE" in server.log(), "it to say so")
     for key, account in (("test", "000000000000"), ("123456789012", "123456789012"), ("anything", "000000000000")):
         client = aws.client(server, key=key, secret="whatever")
         client.list_functions()
@@ -158,7 +158,7 @@ def test_dev_mode_accepts_any_signature_and_says_so(new_server):
                                      Code={"ZipFile": lab.make_zip({"bootstrap": "x"})})["FunctionArn"]
         assert arn.split(":")[4] == account
     server.restart()
-    assert server.log().lower().count("dev") >= 2, "at every start"
+    until(lambda: server.log().count("DEVELOPMENT MODE") == 2, "it to say so at every start")
 
 
 def test_dev_mode_refuses_to_listen_beyond_loopback(tmp_path):
