@@ -41,19 +41,6 @@ def test_an_init_of_more_than_ten_seconds_runs_again_in_the_first_invoke(deploy,
     assert re.search(r"INIT_REPORT Init Duration: 1\d{4}\.\d\d ms\tPhase: init\tStatus: timeout", messages), messages
 
 
-def test_a_repeated_init_finds_tmp_as_the_first_one_left_it(deploy, python):
-    """A reset environment is not a new one: Lambda documents that /tmp stays."""
-    function = deploy("""
-        import os
-        if not os.path.exists("/tmp/mark"):
-            open("/tmp/mark", "w").close()
-            os._exit(1)
-        def handler(event, context):
-            return "at the second attempt"
-    """, python, Timeout=10)
-    assert function.call() == "at the second attempt"
-
-
 def test_a_crashing_init_is_reported_and_tried_again_within_the_invoke(deploy, python, logs):
     function = deploy("import os\nos._exit(9)\n", python)
     response = function.invoke(LogType="Tail")
