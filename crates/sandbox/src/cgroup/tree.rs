@@ -79,6 +79,10 @@ impl Tree {
     pub(crate) fn clear(&self) -> Result<usize, TreeError> {
         let deadline = Instant::now() + DEATH_WITHIN;
         let mut inhabited = BTreeSet::new();
+        for child in self.directories().into_iter().flat_map(children) {
+            // What version 1 has frozen does not die, in whichever tree it is found; other trees have no such file.
+            let _ = write(&child.join("freezer.state"), "THAWED");
+        }
         for directory in self.directories() {
             for child in children(directory) {
                 if end_processes(&child, deadline).on(&child)? {
@@ -145,8 +149,6 @@ fn end_processes(group: &Path, deadline: Instant) -> io::Result<bool> {
         if Instant::now() >= deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // A frozen process of version 1 does not die; on other trees this file does not exist.
-        let _ = write(&group.join("freezer.state"), "THAWED");
         for process in &processes {
             // Gone already is as good.
             let _ = pidfd_send_signal(process, Signal::KILL);

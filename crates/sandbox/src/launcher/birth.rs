@@ -46,7 +46,7 @@ pub(super) fn conceive(
     group: Option<&Group>,
 ) -> Result<Born, Fault> {
     let owner = workplace.owner(slot);
-    let root = NewRoot::lay(&workplace.bench, &spec)?;
+    let root = NewRoot::lay(&workplace.scratch.bench, &spec)?;
     root.furnish(&workplace.system)?;
     match &mut workplace.images {
         Some(images) => root.tmp(images.take(spec.tmp_bytes)?, owner)?,

@@ -70,9 +70,10 @@ fn keep_out_of_terminals() {
 
 fn serve(server: OwnedFd, workplace: Workplace) -> io::Result<()> {
     let mut house = House::new(server, workplace)?;
-    while house.is_open() {
-        house.turn()?;
+    let mut result = Ok(());
+    while house.is_open() && result.is_ok() {
+        result = house.turn();
     }
     house.close();
-    Ok(())
+    result
 }

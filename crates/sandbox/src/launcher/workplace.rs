@@ -27,15 +27,14 @@ pub(crate) const INNER_UID: u32 = 993;
 pub(super) struct Workplace {
     pub(super) options: LauncherOptions,
     pub(super) in_force: InForce,
-    /// Mount point of the root being built; in the launcher's private mount namespace.
-    pub(super) bench: PathBuf,
-    _lock: OwnedFd,
     pub(super) system: System,
     pub(super) policy: Policy,
     /// None under [`Isolation::NoCgroups`].
     pub(super) cgroups: Option<Tree>,
     /// None with [`TmpKind::Memory`].
     pub(super) images: Option<Images>,
+    /// The last to go.
+    pub(super) scratch: Scratch,
 }
 
 impl Workplace {
@@ -57,7 +56,7 @@ impl Workplace {
         )?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         raise_open_files();
-        let Scratch { bench, lock } = Scratch::make(&options.scratch_dir)?;
+        let scratch = Scratch::make(&options.scratch_dir)?;
         let images = match options.tmp {
             TmpKind::Memory => None,
             TmpKind::Disk if rootless => {
@@ -67,7 +66,7 @@ impl Workplace {
                     "Start as root, or choose memory-backed /tmp (it counts against a function's memory)",
                 ));
             }
-            TmpKind::Disk => Some(Images::prepare(options.scratch_dir.join("images"))?),
+            TmpKind::Disk => Some(Images::prepare(scratch.images())?),
         };
         let mut in_force = InForce {
             isolation: options.isolation,
@@ -91,16 +90,7 @@ impl Workplace {
         })?;
         let limit_data = cgroups.is_none();
         let policy = Policy { filters, landlock: in_force.landlock_abi, limit_data };
-        Ok(Self {
-            options,
-            _lock: lock,
-            policy,
-            in_force,
-            bench,
-            system: System::discover(),
-            cgroups,
-            images,
-        })
+        Ok(Self { options, scratch, policy, in_force, system: System::discover(), cgroups, images })
     }
 
     /// Removes what would outlive this process, when nothing lives any more.
@@ -108,10 +98,6 @@ impl Workplace {
         if let Some(Err(error)) = self.cgroups.as_ref().map(Tree::clear) {
             eprintln!("martlet launcher: could not remove its cgroups, the next start will: {error}");
         }
-        // Others may keep something in the scratch directory; the mount point is ours.
-        let _ = std::fs::remove_dir(&self.bench);
-        let _ = std::fs::remove_dir(self.options.scratch_dir.join("images"));
-        let _ = std::fs::remove_dir(&self.options.scratch_dir);
     }
 
     /// The host's uid and gid for the sandbox in `slot`, as this process sees them.
@@ -186,12 +172,14 @@ fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// The scratch directory of this launcher, which no other may use at the same time.
-struct Scratch {
+/// The scratch directory of this launcher, which no other may use at the same time. Removed with everything in it that is
+/// ours when dropped.
+pub(super) struct Scratch {
+    path: PathBuf,
     /// Mount point for roots in the making. What is mounted there is seen by this process only.
-    bench: PathBuf,
-    /// The lock; held as long as it is open.
-    lock: OwnedFd,
+    pub(super) bench: PathBuf,
+    /// Held as long as it is open.
+    _lock: OwnedFd,
 }
 
 /// A predecessor whose server has just died may still be cleaning up.
@@ -213,9 +201,15 @@ impl Scratch {
                 "Stop the server that uses this data directory, or choose another directory",
             )
         })?;
-        let bench = scratch.canonicalize().map_err(refusal)?.join("bench");
+        let path = scratch.canonicalize().map_err(refusal)?;
+        let bench = path.join("bench");
         private_directory(&bench).map_err(refusal)?;
-        Ok(Self { bench, lock })
+        Ok(Self { path, bench, _lock: lock })
+    }
+
+    /// Where images are made.
+    fn images(&self) -> PathBuf {
+        self.path.join("images")
     }
 
     /// Waits for the lock with a bound; `None` when another keeps it.
@@ -238,6 +232,15 @@ impl Scratch {
                 // Only ever at a start right after a crash.
                 _ => std::thread::sleep(Duration::from_millis(10)),
             }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Each is empty by now; the last may hold what others keep there, and then stays.
+        for directory in [&self.bench, &self.images(), &self.path] {
+            let _ = std::fs::remove_dir(directory);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::error::LaunchError;
 use crate::server::sandbox::Sandbox;
 use crate::server::start::LauncherProcess;
 use crate::spec::{Invalid, SandboxSpec};
-use crate::wire::{self, InForce, Part, Reply, Request};
+use crate::wire::{self, Control, InForce, Part, Reply, Request};
 
 /// What the connection's task is asked to send.
 pub(super) enum Outgoing {
@@ -57,7 +57,8 @@ impl LauncherProcess {
         let inner =
             Inner { next_id: AtomicU64::new(1), outgoing: outgoing.clone(), in_force: self.in_force, gone };
         let waiting = Mutex::new(Some(HashMap::new()));
-        let connection = Arc::new(Connection { socket, waiting, outgoing: outgoing.downgrade() });
+        let freezers = Mutex::default();
+        let connection = Arc::new(Connection { socket, waiting, freezers, outgoing: outgoing.downgrade() });
         tokio::spawn(connection.clone().read(self.child, ended));
         tokio::spawn(connection.write(requests));
         Ok(Launcher { inner: Arc::new(inner) })
@@ -126,6 +127,8 @@ type Waiting = Option<HashMap<u64, oneshot::Sender<Result<Sandbox, LaunchError>>
 struct Connection {
     socket: AsyncFd<OwnedFd>,
     waiting: Mutex<Waiting>,
+    /// Of version 1, by sandbox. What is frozen by those does not even die of the launcher's end.
+    freezers: Mutex<HashMap<u64, OwnedFd>>,
     /// Weak: only handles of launcher and sandboxes keep the connection.
     outgoing: mpsc::WeakUnboundedSender<Outgoing>,
 }
@@ -134,7 +137,11 @@ impl Connection {
     /// Reads until the launcher is gone, then says so to everybody who waits.
     async fn read(self: Arc<Self>, mut child: Child, ended: watch::Sender<bool>) {
         while self.receive().await {}
-        self.lock_waiting().take();
+        lock(&self.waiting).take();
+        for freezer in lock(&self.freezers).values() {
+            // Its sandbox may be gone already.
+            let _ = rustix::io::pwrite(freezer, b"THAWED", 0);
+        }
         let reap = tokio::task::spawn_blocking(move || child.wait());
         let _ = reap.await;
         ended.send_replace(true);
@@ -168,12 +175,16 @@ impl Connection {
 
     fn launched(&self, id: u64, pid: i32, parts: &[Part], fds: Vec<OwnedFd>) {
         let Some(outgoing) = self.outgoing.upgrade() else { return };
+        let freezer = parts.iter().position(|part| *part == Part::Control(Control::FreezerState));
+        if let Some(Ok(freezer)) = freezer.and_then(|at| fds.get(at)).map(OwnedFd::try_clone) {
+            lock(&self.freezers).insert(id, freezer);
+        }
         let parts = parts.iter().copied().zip(fds);
         self.answer(id, Sandbox::assemble(id, pid, parts, outgoing).map_err(LaunchError::Send));
     }
 
     fn answer(&self, id: u64, result: Result<Sandbox, LaunchError>) {
-        let answer = self.lock_waiting().as_mut().and_then(|waiting| waiting.remove(&id));
+        let answer = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id));
         if let Some(answer) = answer {
             // A caller that has gone away gets its sandbox dropped here, which ends it.
             let _ = answer.send(result);
@@ -183,10 +194,15 @@ impl Connection {
     /// Sends one request. An error means that the launcher is gone; what only this request did wrong its caller is told.
     async fn send(&self, outgoing: Outgoing) -> io::Result<()> {
         let (id, spec, fds, answer) = match outgoing {
-            Outgoing::Plain(request) => return self.send_message(&request, &[]).await,
+            Outgoing::Plain(request) => {
+                if let Request::Release { id } = request {
+                    lock(&self.freezers).remove(&id);
+                }
+                return self.send_message(&request, &[]).await;
+            }
             Outgoing::Launch { id, spec, fds, answer } => (id, spec, fds, answer),
         };
-        match self.lock_waiting().as_mut() {
+        match lock(&self.waiting).as_mut() {
             Some(waiting) => waiting.insert(id, answer),
             // Dropping the sender tells the caller that the launcher is gone.
             None => return Err(io::ErrorKind::BrokenPipe.into()),
@@ -205,8 +221,8 @@ impl Connection {
     async fn send_message(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.socket.async_io(Interest::WRITABLE, |socket| wire::send(socket, request, fds)).await
     }
+}
 
-    fn lock_waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

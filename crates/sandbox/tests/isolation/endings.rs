@@ -177,9 +177,16 @@ pub fn what_both_left_the_next_start_removes() {
     kill(server.launcher);
     server.child.kill().expect("kill");
     server.child.wait().expect("wait");
-    eventually("its sandboxes are gone", || server.sandboxes.iter().all(|pid| !alive(*pid)));
+    // One that version 1 has frozen cannot die until somebody thaws it, which the next start does.
+    let certain = if freezes_for_good() { &server.sandboxes[..1] } else { &server.sandboxes };
+    eventually("its sandboxes are gone", || certain.iter().all(|pid| !alive(*pid)));
     assert_ne!(cgroups(&server.instance), Vec::<PathBuf>::new(), "nobody was left to remove them");
     clean_up_by_starting_again(&server);
+}
+
+fn freezes_for_good() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    !mounts.contains(" - cgroup2 ")
 }
 
 fn clean_up_by_starting_again(server: &Server) {
@@ -189,6 +196,7 @@ fn clean_up_by_starting_again(server: &Server) {
     asked.tmp = TmpKind::Disk;
     let world = World::with(asked);
     assert_eq!(world.groups(), Vec::<PathBuf>::new());
+    assert!(server.sandboxes.iter().all(|pid| !alive(*pid)));
     assert_eq!(world.sh("echo fine").ok(), "fine\n");
     let scratch = world.scratch.clone();
     drop(world);

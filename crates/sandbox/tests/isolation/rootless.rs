@@ -84,10 +84,12 @@ fn refuse() {
     let mut asked = options("rootless-disk");
     asked.isolation = Isolation::NoCgroups;
     asked.tmp = TmpKind::Disk;
+    let scratch = asked.scratch_dir.clone();
     match Launcher::start(asked) {
         Err(StartError::Refused(refusal)) => assert!(refusal.to_string().contains("root"), "{refusal}"),
         other => panic!("{other:?}"),
     }
+    assert!(!scratch.exists(), "a refusal leaves nothing");
     // Full isolation is given where the cgroups were delegated to this user, and otherwise refused; never less of it.
     let asked = options("rootless-full");
     match Launcher::start(asked) {
