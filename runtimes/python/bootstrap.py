@@ -93,6 +93,12 @@ def set_up_imports(task_root):
     sys.path[:] = [task_root, "/opt/python/lib/%s/site-packages" % version, "/opt/python", own]
     sys.path += rest + [entry for entry in installed if entry not in rest and os.path.isdir(entry)]
     sys.meta_path.insert(0, StandardFinder(standard))
+    if os.environ.get("PYTHONPATH"):
+        # The one thing that `site` would have done for a function that brings such a path: it is how tracers hook in.
+        try:
+            import sitecustomize  # noqa: F401
+        except ImportError:
+            pass
 
 
 def set_up_builtins():

@@ -25,6 +25,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+/// The program of a package that brings its own runtime.
+const ENTRYPOINT: &str = "/var/task/bootstrap";
+
 /// What an environment runs.
 #[derive(Clone, Debug)]
 pub(crate) enum Program {
@@ -95,10 +98,17 @@ impl Process {
                 (specification(&plan), None)
             }
         };
+        let program = spec.argv[0].clone();
+        let from_package = channel.is_none() || wrapper(&spec.env).is_some();
         let mut sandbox = match launcher.launch(spec, descriptors).await {
             Ok(sandbox) => sandbox,
-            Err(LaunchError::Step { step: Step::Exec, errno, .. }) if channel.is_none() => {
-                return Err(LaunchFailure::NoEntrypoint(exec_failure(&errno)));
+            Err(LaunchError::Step { step: Step::Exec, errno, .. }) if from_package => {
+                return Err(LaunchFailure::NoEntrypoint(exec_failure(&program, &errno)));
+            }
+            // A wrapper's path is the function's own choice.
+            Err(LaunchError::Invalid(_)) if from_package => {
+                let error = io::ErrorKind::NotFound.into();
+                return Err(LaunchFailure::NoEntrypoint(exec_failure(&program, &error)));
             }
             Err(error) => return Err(LaunchFailure::Platform(StartError::Sandbox(error))),
         };
@@ -249,18 +259,18 @@ fn output_descriptors(writer: OwnedFd) -> io::Result<Vec<(OwnedFd, i32)>> {
 fn specification(plan: &Plan) -> SandboxSpec {
     let version = &plan.deployment.version;
     let configuration = &version.configuration;
-    let mut env = variables(version, &plan.log_group, &plan.log_stream);
+    let env = variables(version, &plan.log_group, &plan.log_stream);
     let mut binds = vec![Bind::new(&plan.deployment.code_dir, TASK_DIR)];
     let mut files = Vec::new();
     let mut listen = None;
     let argv = match &plan.program {
         Program::Managed { interpreter, compiled } => {
             binds.extend(interpreter.binds.iter().map(|(host, inside)| Bind::new(host, inside)));
-            managed_argv(interpreter, compiled.as_ref(), configuration.memory_mb, &mut env, &mut files)
+            managed_argv(interpreter, compiled.as_ref(), configuration.memory_mb, &env, &mut files)
         }
         Program::Provided => {
             listen = Some(RUNTIME_API_PORT);
-            vec![format!("{TASK_DIR}/bootstrap")]
+            vec![ENTRYPOINT.to_owned()]
         }
     };
     SandboxSpec {
@@ -284,7 +294,7 @@ fn managed_argv(
     interpreter: &Interpreter,
     compiled: Option<&Bytes>,
     memory_mb: u32,
-    env: &mut [(String, String)],
+    env: &[(String, String)],
     files: &mut Vec<(String, Vec<u8>)>,
 ) -> Vec<String> {
     let mut argv = vec![interpreter.inside.clone()];
@@ -305,7 +315,21 @@ fn managed_argv(
     let path = format!("{RUNTIME_DIR}/{name}");
     argv.push(path.clone());
     files.push((path, content));
+    if let Some(wrapper) = wrapper(env) {
+        argv.insert(0, wrapper);
+    }
     argv
+}
+
+/// The program that the function wants its interpreter to be started by, as an absolute path: it gets the interpreter and
+/// its arguments as its own.
+fn wrapper(env: &[(String, String)]) -> Option<String> {
+    let (_, path) = env.iter().find(|(name, _)| name == "AWS_LAMBDA_EXEC_WRAPPER")?;
+    match path.as_str() {
+        "" => None,
+        path if path.starts_with('/') => Some(path.to_owned()),
+        path => Some(format!("{TASK_DIR}/{path}")),
+    }
 }
 
 /// Tells in Lambda's words why a package has no `bootstrap` that can be run. What only the kernel can tell (a script whose
@@ -315,19 +339,19 @@ fn check_entrypoint(code_dir: &Path) -> Result<(), String> {
         // A link is resolved inside the sandbox, where it may lead elsewhere than out here.
         Ok(metadata) if metadata.is_symlink() => Ok(()),
         Ok(metadata) if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 => {
-            Err(exec_failure(&io::ErrorKind::PermissionDenied.into()))
+            Err(exec_failure(ENTRYPOINT, &io::ErrorKind::PermissionDenied.into()))
         }
         Ok(_) => Ok(()),
         Err(_) => Err("Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]".to_owned()),
     }
 }
 
-fn exec_failure(error: &io::Error) -> String {
+fn exec_failure(program: &str, error: &io::Error) -> String {
     let reason = match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::NotFound, _) => "no such file or directory".to_owned(),
         (io::ErrorKind::PermissionDenied, _) => "permission denied".to_owned(),
         (_, Some(code)) if code == rustix::io::Errno::NOEXEC.raw_os_error() => "exec format error".to_owned(),
         _ => error.to_string(),
     };
-    format!("fork/exec {TASK_DIR}/bootstrap: {reason}")
+    format!("fork/exec {program}: {reason}")
 }

@@ -392,3 +392,20 @@ fn the_import_path_is_lambdas_and_the_standard_library_keeps_its_names() {
         assert!(runtime.finish().0.success());
     }
 }
+
+#[test]
+fn a_python_path_of_the_functions_own_is_honoured() {
+    let files = [
+        ("app.py", "import extra\ndef handler(e, c):\n  return [extra.X, extra.HOOKED]"),
+        ("lib/extra.py", "X = 1\nHOOKED = False"),
+        ("lib/sitecustomize.py", "import extra\nextra.HOOKED = True"),
+    ];
+    let package = Package::new(&files);
+    let path = package.path().join("lib");
+    for python in INTERPRETERS.iter() {
+        let extra = [("PYTHONPATH", path.to_str().unwrap())];
+        let mut runtime = start_with(python, &package, "app.handler", &extra).ready();
+        assert_eq!(result(&runtime.invoke("{}")), json!([1, true]));
+        assert!(runtime.finish().0.success());
+    }
+}

@@ -36,6 +36,7 @@ const TESTS: &[Test] = tests![
     managed::an_invocation_survives_that_nobody_waits_for_it,
     managed::an_environment_that_dies_idle_gives_the_event_back,
     managed::output_is_complete_and_in_order,
+    managed::a_wrapper_starts_the_interpreter,
     managed::later_starts_use_the_compiled_bootstrap,
     managed::the_function_sees_lambdas_world,
     provided::an_executable_is_served_the_runtime_api,

@@ -280,6 +280,27 @@ def handler(event, context):
     environment.stop().await;
 }
 
+pub(crate) async fn a_wrapper_starts_the_interpreter(world: World) {
+    let script = "#!/bin/sh\nexport WRAPPED=yes\nexec \"$@\"\n";
+    let files = [
+        ("app.py", "import os\ndef handler(e, c): return os.environ.get('WRAPPED')"),
+        ("app.js", "exports.handler = async () => process.env.WRAPPED;"),
+        ("bin/bootstrap", script),
+    ];
+    for mut function in [Some(python(&world)), node(&world)].into_iter().flatten() {
+        function.environment.insert("AWS_LAMBDA_EXEC_WRAPPER".into(), "/var/task/bin/bootstrap".into());
+        let mut environment = world.start(function, &files).await;
+        assert_eq!(result(&mut environment, "{}").await, "yes");
+        environment.stop().await;
+    }
+    let mut function = python(&world);
+    function.environment.insert("AWS_LAMBDA_EXEC_WRAPPER".into(), "/opt/not-there".into());
+    let mut environment = world.start(function, &files).await;
+    let (document, completed) = failure(&mut environment, "{}").await;
+    assert_eq!(document["errorType"], "Runtime.InvalidEntrypoint", "{}", shown(&completed));
+    environment.stop().await;
+}
+
 pub(crate) async fn later_starts_use_the_compiled_bootstrap(world: World) {
     let code = "import os, sys\ndef handler(event, context):\n    if event: raise KeyError(event)\n    return [sys.argv[0], os.listdir('/var/runtime')]";
     for runtime in world.pythons() {
