@@ -133,6 +133,9 @@ async fn serve(booted: Booted, output: Output) -> Result<ExitCode, UpError> {
     let Booted { config, listener, launcher, profiles, runtimes } = booted;
     let mut signals = StopSignals::watch().map_err(UpError::Signals)?;
     let in_force = launcher.in_force().clone();
+    if in_force.leftovers > 0 {
+        tracing::info!(sandboxes = in_force.leftovers, "removed what a killed server had left behind");
+    }
     let launcher = launcher.connect().map_err(UpError::Launcher)?;
     let names: Vec<String> = runtimes.names().iter().map(ToString::to_string).collect();
     let rooms = Rooms::open(&config, launcher.clone(), &profiles, runtimes, &in_force).await?;
@@ -165,10 +168,12 @@ async fn serve(booted: Booted, output: Output) -> Result<ExitCode, UpError> {
     let deadline = Instant::now() + config.drain;
     let drain = async {
         shutdown.drain();
-        let answered = serving.await.is_ok_and(|served| served.aborted == 0);
-        let finished = rooms.drain(deadline).await;
+        // No request and no queued event begins any more; those that run may end.
+        let (served, ()) = tokio::join!(serving, rooms.drain_events(deadline));
+        let finished = rooms.drain_engine(deadline).await;
+        rooms.flush().await;
         launcher.shutdown().await;
-        answered && finished
+        finished && served.is_ok_and(|served| served.aborted == 0)
     };
     tokio::select! {
         code = signals.next() => {

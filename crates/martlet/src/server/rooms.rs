@@ -101,17 +101,18 @@ impl Rooms {
         Ok(Self { pipeline, engine, events, telemetry })
     }
 
-    /// Ends everything in the opposite order, once the gateway takes nothing in any more; true when no invocation had to
-    /// be cut short. Accepted events that did not end by `deadline` run after the next start.
-    pub(super) async fn drain(&self, deadline: Instant) -> bool {
-        let left = || deadline.saturating_duration_since(Instant::now());
-        self.events.drain(left()).await;
-        let whole = self.engine.drain(left()).await;
-        self.flush().await;
-        whole
+    /// Begins no more queued events and waits for those that run. What is not done by `deadline` runs again after the
+    /// next start.
+    pub(super) async fn drain_events(&self, deadline: Instant) {
+        self.events.drain(deadline.saturating_duration_since(Instant::now())).await;
     }
 
-    /// Writes what is buffered.
+    /// Waits for the last invocations and ends every environment; true when that was done by `deadline`.
+    pub(super) async fn drain_engine(&self, deadline: Instant) -> bool {
+        self.engine.drain(deadline.saturating_duration_since(Instant::now())).await
+    }
+
+    /// Writes down what is buffered.
     pub(super) async fn flush(&self) {
         match tokio::time::timeout(FLUSH_WITHIN, self.telemetry.flush()).await {
             Ok(Ok(())) => {}
