@@ -4,6 +4,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -27,7 +28,7 @@ const MAX_SPEC: u64 = (SandboxSpec::MAX_FILES_BYTES + SandboxSpec::MAX_FILES_BYT
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     /// The first message.
-    Start(LauncherOptions),
+    Start { options: LauncherOptions, bind_roots: Vec<PathBuf> },
     /// Descriptors: the specification, then one for each of `numbers`, its number in the main process.
     Launch { id: u64, numbers: Vec<RawFd> },
     /// Kill everything in the sandbox.
@@ -93,6 +94,10 @@ pub(crate) enum Control {
     CpuStat,
     /// v1: nanoseconds.
     CpuacctUsage,
+    /// v1: microseconds of each period.
+    CfsQuota,
+    /// v2: quota and period, in microseconds.
+    CpuMax,
 }
 
 /// From the child that becomes pid 1 of a sandbox to the launcher.
@@ -278,5 +283,87 @@ pub(crate) mod file_lengths {
             return Err(de::Error::custom("files are too large"));
         }
         Ok(lengths.into_iter().map(|(path, length)| (path, vec![0; length])).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(files: Vec<(String, Vec<u8>)>) -> SandboxSpec {
+        SandboxSpec {
+            argv: vec!["/bin/true".into()],
+            env: vec![("A".into(), "ü".into())],
+            cwd: "/".into(),
+            hostname: "h".into(),
+            binds: vec![],
+            files,
+            tmp_bytes: 1,
+            memory_bytes: 2,
+            cpu_millis: 3,
+            pids: 4,
+            open_files: 5,
+            listen: Some(6),
+        }
+    }
+
+    #[test]
+    fn a_specification_arrives_whole() {
+        let sent = spec(vec![
+            ("/a".into(), vec![0, 255, 1]),
+            ("/b".into(), vec![]),
+            ("/c".into(), vec![7; 100_000]),
+        ]);
+        let received = read_spec(write_spec(&sent).expect("write")).expect("read");
+        assert_eq!(format!("{received:?}"), format!("{sent:?}"));
+    }
+
+    #[test]
+    fn a_specification_of_absurd_size_is_refused_on_both_sides() {
+        let sent = spec(vec![("/a".into(), vec![0; SandboxSpec::MAX_FILES_BYTES * 2])]);
+        assert!(write_spec(&sent).is_err());
+        assert!(decode_spec(&encode_spec(&sent).expect("encode")).is_err());
+        let json = serde_json::to_string(&sent).expect("json").replace("8388608", "18446744073709551615");
+        let claim = [&(json.len() as u32).to_le_bytes(), json.as_bytes()].concat();
+        assert!(decode_spec(&claim).is_err(), "nothing is allocated for a mere claim");
+    }
+
+    #[test]
+    fn descriptors_travel_beside_a_message() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("pair");
+        let fd = OwnedFd::from(std::fs::File::open("/dev/null").expect("open"));
+        send(&one, &Request::Kill { id: 7 }, &[fd.as_fd(), fd.as_fd()]).expect("send");
+        let (request, fds) =
+            receive::<Request>(&other, RecvFlags::empty()).expect("receive").expect("message");
+        assert!(matches!(request, Request::Kill { id: 7 }));
+        assert_eq!(fds.len(), 2);
+        drop(one);
+        assert!(receive::<Request>(&other, RecvFlags::empty()).expect("end").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_spec(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_specification_is_refused_or_read(at in 0usize..200, byte in any::<u8>()) {
+            let mut bytes = encode_spec(&spec(vec![("/a".into(), vec![1; 10])])).expect("encode");
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = decode_spec(&bytes);
+            let _ = decode_spec(&bytes[..at]);
+        }
+
+        #[test]
+        fn endings_arrive_exactly(status in any::<i32>(), peak_bytes in any::<u64>(), cpu_micros in any::<u64>()) {
+            let ending = Ending { status, peak_bytes, cpu_micros };
+            prop_assert_eq!(Ending::from_bytes(&ending.to_bytes()), ending);
+        }
     }
 }

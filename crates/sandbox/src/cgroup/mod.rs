@@ -8,5 +8,5 @@ mod tree;
 
 pub(crate) use group::Group;
 pub(crate) use layout::{Controller, Hierarchy, Layout, NEEDED, own_group};
-pub(crate) use tables::Limits;
+pub(crate) use tables::{Limits, quota};
 pub(crate) use tree::Tree;

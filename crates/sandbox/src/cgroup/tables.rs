@@ -35,11 +35,16 @@ pub(crate) struct Setting {
 /// The cpu quota counts in periods of this length.
 const PERIOD_MICROS: u64 = 100_000;
 
+/// The value of the quota's file for a share of `cpu_millis`.
+pub(crate) fn quota(control: Control, cpu_millis: u32) -> String {
+    let quota = u64::from(cpu_millis) * PERIOD_MICROS / 1000;
+    if control == Control::CpuMax { format!("{quota} {PERIOD_MICROS}") } else { quota.to_string() }
+}
+
 /// Everything to write into a new group, in this order.
 pub(crate) fn settings(hierarchy: Hierarchy, limits: &Limits) -> Vec<Setting> {
     let setting = |controller, file, value: String, required| Setting { controller, file, value, required };
     let memory = limits.memory.to_string();
-    let quota = u64::from(limits.cpu_millis) * PERIOD_MICROS / 1000;
     let pids = limits.pids.to_string();
     match hierarchy {
         Hierarchy::V1 | Hierarchy::Hybrid => vec![
@@ -48,7 +53,7 @@ pub(crate) fn settings(hierarchy: Hierarchy, limits: &Limits) -> Vec<Setting> {
             setting(Controller::Memory, "memory.memsw.limit_in_bytes", memory, false),
             setting(Controller::Memory, "memory.swappiness", "0".into(), false),
             setting(Controller::Cpu, "cpu.cfs_period_us", PERIOD_MICROS.to_string(), true),
-            setting(Controller::Cpu, "cpu.cfs_quota_us", quota.to_string(), true),
+            setting(Controller::Cpu, "cpu.cfs_quota_us", quota(Control::CfsQuota, limits.cpu_millis), true),
             setting(Controller::Pids, "pids.max", pids, true),
         ],
         Hierarchy::V2 => vec![
@@ -56,7 +61,7 @@ pub(crate) fn settings(hierarchy: Hierarchy, limits: &Limits) -> Vec<Setting> {
             setting(Controller::Memory, "memory.swap.max", "0".into(), false),
             // A half-killed program is of no use: all of it goes.
             setting(Controller::Memory, "memory.oom.group", "1".into(), false),
-            setting(Controller::Cpu, "cpu.max", format!("{quota} {PERIOD_MICROS}"), true),
+            setting(Controller::Cpu, "cpu.max", quota(Control::CpuMax, limits.cpu_millis), true),
             setting(Controller::Pids, "pids.max", pids, true),
         ],
     }
@@ -73,9 +78,11 @@ pub(crate) struct ControlFile {
 /// The control files of a layout; one that this kernel does not have is left out.
 pub(crate) fn controls(hierarchy: Hierarchy) -> Vec<ControlFile> {
     let reads = |control, controller, file| ControlFile { control, controller, file, writable: false };
-    let freezes = |control, controller, file| ControlFile { control, controller, file, writable: true };
+    let writes = |control, controller, file| ControlFile { control, controller, file, writable: true };
     let cpu_stat = reads(Control::CpuStat, Controller::Unified, "cpu.stat");
-    let freeze = freezes(Control::CgroupFreeze, Controller::Unified, "cgroup.freeze");
+    let cfs_quota = writes(Control::CfsQuota, Controller::Cpu, "cpu.cfs_quota_us");
+    let cpu_max = writes(Control::CpuMax, Controller::Cpu, "cpu.max");
+    let freeze = writes(Control::CgroupFreeze, Controller::Unified, "cgroup.freeze");
     let memory_v1 = [
         reads(Control::MemoryUsage, Controller::Memory, "memory.usage_in_bytes"),
         reads(Control::MemoryPeak, Controller::Memory, "memory.max_usage_in_bytes"),
@@ -89,13 +96,14 @@ pub(crate) fn controls(hierarchy: Hierarchy) -> Vec<ControlFile> {
     match hierarchy {
         Hierarchy::V1 => {
             let own = [
-                freezes(Control::FreezerState, Controller::Freezer, "freezer.state"),
+                writes(Control::FreezerState, Controller::Freezer, "freezer.state"),
+                cfs_quota,
                 reads(Control::CpuacctUsage, Controller::Cpuacct, "cpuacct.usage"),
             ];
             own.into_iter().chain(memory_v1).collect()
         }
-        Hierarchy::Hybrid => [freeze, cpu_stat].into_iter().chain(memory_v1).collect(),
-        Hierarchy::V2 => [freeze, cpu_stat].into_iter().chain(memory_v2).collect(),
+        Hierarchy::Hybrid => [freeze, cfs_quota, cpu_stat].into_iter().chain(memory_v1).collect(),
+        Hierarchy::V2 => [freeze, cpu_max, cpu_stat].into_iter().chain(memory_v2).collect(),
     }
 }
 
@@ -135,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn every_layout_can_freeze() {
+    fn every_layout_can_freeze_and_change_the_share_of_cpu() {
         for hierarchy in [Hierarchy::V1, Hierarchy::Hybrid, Hierarchy::V2] {
             assert_eq!(
                 controls(hierarchy).iter().filter(|control| control.writable).count(),
-                1,
+                2,
                 "{hierarchy}"
             );
         }

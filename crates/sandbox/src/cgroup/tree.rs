@@ -240,7 +240,10 @@ pub(crate) mod tests {
         assert_eq!(read(at("cpu").join("cpu.cfs_quota_us")), "50000");
         assert_eq!(read(at("pids").join("pids.max")), "33");
         let controls: Vec<_> = group.controls().into_iter().map(|(control, _)| control).collect();
-        assert_eq!(controls, [Control::FreezerState, Control::CpuacctUsage, Control::OomKills]);
+        assert_eq!(
+            controls,
+            [Control::FreezerState, Control::CfsQuota, Control::CpuacctUsage, Control::OomKills]
+        );
         group.kill();
         assert_eq!(read(at("freezer").join("freezer.state")), "THAWED");
     }
@@ -267,7 +270,7 @@ pub(crate) mod tests {
         group.limit(&LIMITS).expect("limits");
         assert_eq!(group.doors().expect("doors").len(), 3, "born in version 2, so no door leads there");
         let controls: Vec<_> = group.controls().into_iter().map(|(control, _)| control).collect();
-        assert_eq!(controls, [Control::CgroupFreeze, Control::CpuStat]);
+        assert_eq!(controls, [Control::CgroupFreeze, Control::CfsQuota, Control::CpuStat]);
         group.kill();
         assert_eq!(read(own.join("cgroup.kill")), "1");
     }

@@ -12,7 +12,8 @@ use crate::error::{At, Fault, Step};
 use crate::sys;
 
 /// Files that tell about the whole machine or speak to its kernel; each becomes `/dev/null`.
-const MASKED_FILES: [&str; 14] = [
+const MASKED_FILES: [&str; 15] = [
+    "config.gz",
     "kcore",
     "keys",
     "key-users",

@@ -52,7 +52,7 @@ pub(super) fn conceive(
         Some(images) => root.tmp(images.take(spec.tmp_bytes)?, owner)?,
         None => root.memory_tmp(spec.tmp_bytes, owner)?,
     }
-    root.show(&spec)?;
+    root.show(&workplace.sources, &spec)?;
     root.seal()?;
     root.enter()?;
 

@@ -4,14 +4,14 @@
 //! goes: whatever dies in whatever order, the kernel cleans up.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, seek, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, openat, seek, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsconfig_set_string, fsopen};
 
@@ -20,7 +20,8 @@ use crate::launcher::root::finish_mount;
 use crate::sys;
 
 pub(super) struct Images {
-    directory: PathBuf,
+    /// The launcher's own; where files are made before they lose their names.
+    directory: OwnedFd,
     mkfs: PathBuf,
     /// A freshly made file system of each size that was asked for; without a name.
     templates: HashMap<u64, File>,
@@ -51,8 +52,8 @@ const USUAL_BYTES: u64 = 512 << 20;
 const TRIES: usize = 32;
 
 impl Images {
-    /// Checks that it can work. `directory` is the launcher's own; images of a predecessor in it are removed.
-    pub(super) fn prepare(directory: PathBuf) -> Result<Self, Refusal> {
+    /// Checks that it can work.
+    pub(super) fn prepare(directory: &OwnedFd) -> Result<Self, Refusal> {
         let refusal = |why: &dyn std::fmt::Display, remedy: &str| {
             let remedy =
                 format!("{remedy}, or choose memory-backed /tmp (it counts against a function's memory)");
@@ -63,10 +64,8 @@ impl Images {
         if let Err(error) = loop_device() {
             return Err(refusal(&format!("no loop device: {error}"), "Load the module: modprobe loop"));
         }
-        let _ = fs::remove_dir_all(&directory);
-        let problem = format!("cannot make {}", directory.display());
-        fs::create_dir(&directory)
-            .map_err(|error| refusal(&format!("{problem}: {error}"), "Choose another data directory"))?;
+        let directory =
+            directory.try_clone().map_err(|error| refusal(&error, "Raise the limit of open files"))?;
         let next = Some(image_size(USUAL_BYTES));
         Ok(Self { directory, mkfs, templates: HashMap::new(), ready: VecDeque::new(), next })
     }
@@ -103,7 +102,7 @@ impl Images {
     }
 
     fn make(&mut self, size: u64) -> Result<OwnedFd, Fault> {
-        let image = self.copy(size).at(Step::Tmp, format!("image in {}", self.directory.display()))?;
+        let image = self.copy(size).at(Step::Tmp, "its image")?;
         let device = attach(&image)?;
         mount(&device.path).at(Step::Tmp, device.path.to_string_lossy())
         // The device is let go of here: the mount holds it now.
@@ -115,30 +114,27 @@ impl Images {
             let template = self.format(size)?;
             self.templates.insert(size, template);
         }
-        let image = nameless(&self.directory.join("image"))?;
+        let image = nameless(&self.directory, "image")?;
         image.set_len(size)?;
         copy_data(&self.templates[&size], &image)?;
         Ok(image)
     }
 
     fn format(&self, size: u64) -> io::Result<File> {
-        let path = self.directory.join("template");
-        let template = File::create(&path).and_then(|file| file.set_len(size).map(|()| file))?;
-        drop(template);
-        let made = Command::new(&self.mkfs)
+        let template = nameless(&self.directory, "template")?;
+        template.set_len(size)?;
+        let mut command = Command::new(&self.mkfs);
+        command
             .args(["-q", "-F", "-m", "0", "-b", "4096", "-i", "16384", "-I", "256"])
             // Nothing here needs to survive anything.
             .args(["-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard"])
-            .arg(&path)
+            .arg("/proc/self/fd/3")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status();
-        let template = File::open(&path);
-        let _ = fs::remove_file(&path);
-        if !made?.success() {
+            .stdout(Stdio::null());
+        if !sys::spawn_with_fd_3(&mut command, template.try_clone()?.into())?.wait()?.success() {
             return Err(io::Error::other("mkfs.ext4 failed"));
         }
-        template
+        Ok(template)
     }
 }
 
@@ -152,11 +148,13 @@ pub(crate) fn find_mkfs() -> Option<PathBuf> {
     MKFS.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-/// A file that has no name any more.
-fn nameless(path: &Path) -> io::Result<File> {
-    let file = File::options().read(true).write(true).create_new(true).open(path)?;
-    fs::remove_file(path)?;
-    Ok(file)
+/// A file that has no name any more. One that a predecessor had no time to take the name from is removed.
+fn nameless(directory: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let _ = unlinkat(directory, name, AtFlags::empty());
+    let file = openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+    unlinkat(directory, name, AtFlags::empty())?;
+    Ok(file.into())
 }
 
 /// Copies the parts of a sparse file that hold data.
@@ -227,20 +225,21 @@ mod tests {
 
     #[test]
     fn only_data_is_copied() {
-        let directory = std::env::temp_dir().join(format!("martlet-image-test-{}", std::process::id()));
-        fs::create_dir_all(&directory).expect("directory");
-        let from = nameless(&directory.join("from")).expect("file");
+        let path = std::env::temp_dir().join(format!("martlet-image-test-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("directory");
+        let directory = OwnedFd::from(File::open(&path).expect("directory"));
+        let from = nameless(&directory, "from").expect("file");
         from.set_len(64 << 20).expect("size");
         from.write_all_at(b"head", 0).expect("write");
         from.write_all_at(&[7; 100_000], 32 << 20).expect("write");
-        let to = nameless(&directory.join("to")).expect("file");
+        let to = nameless(&directory, "to").expect("file");
         to.set_len(64 << 20).expect("size");
         copy_data(&from, &to).expect("copy");
         let mut bytes = [0; 100_000];
         to.read_exact_at(&mut bytes, 32 << 20).expect("read");
         assert_eq!(bytes, [7; 100_000]);
         assert!(std::os::unix::fs::MetadataExt::blocks(&to.metadata().expect("metadata")) * 512 < 1 << 20);
-        fs::remove_dir_all(&directory).expect("remove");
+        std::fs::remove_dir(&path).expect("nothing is left in it");
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl House {
             Request::Stop { id } => self.order(id, &Order::Stop),
             Request::Continue { id } => self.order(id, &Order::Continue),
             Request::Shutdown => self.open = false,
-            Request::Start(_) => {}
+            Request::Start { .. } => {}
         }
     }
 

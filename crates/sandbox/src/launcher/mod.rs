@@ -7,6 +7,7 @@ mod birth;
 mod images;
 mod living;
 mod root;
+mod scratch;
 mod system;
 mod workplace;
 
@@ -40,13 +41,14 @@ fn run() -> io::Result<()> {
     let server = sys::adopt_descriptor(3)?;
     sys::close_range(4, u32::MAX, false)?;
     keep_out_of_terminals();
-    let Some((Request::Start(options), _)) = wire::receive(&server, RecvFlags::empty())? else {
+    let Some((Request::Start { options, bind_roots }, _)) = wire::receive(&server, RecvFlags::empty())?
+    else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the server did not begin with its options"));
     };
     if let Err(invalid) = options.validate() {
         return wire::send(&server, &Reply::Invalid(invalid), &[]);
     }
-    match Workplace::prepare(options) {
+    match Workplace::prepare(options, &bind_roots) {
         Ok(workplace) => {
             wire::send(&server, &Reply::Ready(workplace.in_force.clone()), &[])?;
             serve(server, workplace)

@@ -19,6 +19,7 @@ use rustix::mount::{
 };
 
 use crate::error::{At, Fault, Step};
+use crate::launcher::scratch::Sources;
 use crate::launcher::system::{DEVICES, System, synthetic_files};
 use crate::spec::SandboxSpec;
 use crate::sys;
@@ -31,20 +32,19 @@ const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 
 /// A root in the making, mounted on the bench; unmounted from there when dropped, which leaves the child's copy alone.
 pub(super) struct NewRoot {
-    bench: PathBuf,
     root: OwnedFd,
 }
 
 impl NewRoot {
     /// Mounts an empty root on the bench.
-    pub(super) fn lay(bench: &Path, spec: &SandboxSpec) -> Result<Self, Fault> {
+    pub(super) fn lay(bench: &OwnedFd, spec: &SandboxSpec) -> Result<Self, Fault> {
         let content: usize = spec.files.iter().map(|(_, bytes)| bytes.len()).sum();
         // Room for directories, mount points and our own small files; each takes a page at most.
         let size = (content + spec.files.len() * 4096 + (4 << 20)).to_string();
         let root = new_tmpfs(&[("mode", "755"), ("size", &size)]).at(Step::Root, "tmpfs")?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&root, "", CWD, bench, flags).at(Step::Root, bench.to_string_lossy())?;
-        Ok(Self { bench: bench.to_owned(), root })
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&root, "", bench, "", flags).at(Step::Root, "bench")?;
+        Ok(Self { root })
     }
 
     /// What every sandbox has, but `/tmp` and what only the sandbox itself can mount (`/proc`).
@@ -56,7 +56,7 @@ impl NewRoot {
             symlinkat(target, &self.root, relative(path)).at(Step::Root, path.to_string_lossy())?;
         }
         for path in &system.binds {
-            match self.bind(path, path, READ_ONLY) {
+            match self.bind(CWD, path, path, READ_ONLY, &path.to_string_lossy()) {
                 Err(Fault::Step { errno: libc::ENOENT, .. }) => {}
                 other => other?,
             }
@@ -65,12 +65,14 @@ impl NewRoot {
     }
 
     /// What this sandbox was asked to have.
-    pub(super) fn show(&self, spec: &SandboxSpec) -> Result<(), Fault> {
+    pub(super) fn show(&self, sources: &Sources, spec: &SandboxSpec) -> Result<(), Fault> {
         // Outer before inner, so that a bind never covers another one that was asked for too.
         let mut binds: Vec<_> = spec.binds.iter().collect();
         binds.sort_by_key(|bind| bind.target.components().count());
         for bind in binds {
-            self.bind(&bind.source, &bind.target, READ_ONLY)?;
+            let noun = format!("{} as {}", bind.source.display(), bind.target.display());
+            let source = sources.find(&bind.source)?;
+            self.bind(&source, "", &bind.target, READ_ONLY, &noun)?;
         }
         for (path, content) in synthetic_files(&spec.hostname) {
             if !spec.files.iter().any(|(asked, _)| asked == path) {
@@ -86,7 +88,7 @@ impl NewRoot {
     fn devices(&self) -> Result<(), Fault> {
         for name in DEVICES {
             let path = Path::new("/dev").join(name);
-            self.bind(&path, &path, DEVICE)?;
+            self.bind(CWD, &path, &path, DEVICE, &path.to_string_lossy())?;
         }
         for (name, target) in [
             ("dev/fd", "/proc/self/fd"),
@@ -126,18 +128,27 @@ impl NewRoot {
         rustix::process::fchdir(&self.root).at(Step::Root, "enter the root")
     }
 
-    fn bind(&self, source: &Path, target: &Path, attributes: u64) -> Result<(), Fault> {
-        let noun = || format!("{} as {}", source.display(), target.display());
-        let flags =
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-        let tree = open_tree(CWD, source, flags).at(Step::Bind, noun())?;
-        sys::set_mount_attributes(&tree, attributes, true).at(Step::Bind, noun())?;
-        let place = if is_directory(&tree).at(Step::Bind, noun())? {
+    /// Shows `path`, as seen from the directory `from`, at `target`; an empty `path` is `from` itself.
+    fn bind(
+        &self,
+        from: impl AsFd,
+        path: impl rustix::path::Arg,
+        target: &Path,
+        attributes: u64,
+        noun: &str,
+    ) -> Result<(), Fault> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = open_tree(from, path, flags).at(Step::Bind, noun)?;
+        sys::set_mount_attributes(&tree, attributes, true).at(Step::Bind, noun)?;
+        let place = if is_directory(&tree).at(Step::Bind, noun)? {
             self.directory(target)
         } else {
             self.empty_file(target)
         };
-        attach_at(tree, place.at(Step::Bind, noun())?).at(Step::Bind, noun())
+        attach_at(tree, place.at(Step::Bind, noun)?).at(Step::Bind, noun)
     }
 
     fn attach(&self, tree: OwnedFd, target: &Path) -> io::Result<()> {
@@ -181,8 +192,8 @@ impl NewRoot {
 
 impl Drop for NewRoot {
     fn drop(&mut self) {
+        let _ = rustix::process::fchdir(&self.root).and_then(|()| unmount(".", UnmountFlags::DETACH));
         let _ = rustix::process::chdir("/");
-        let _ = unmount(&self.bench, UnmountFlags::DETACH);
     }
 }
 

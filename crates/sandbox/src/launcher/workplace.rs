@@ -1,12 +1,9 @@
 //! What the launcher prepares once: its own namespaces, the place where roots are built, what policies compile to.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::Mode;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{UnshareFlags, set_thread_groups};
@@ -15,6 +12,7 @@ use crate::cgroup::{Hierarchy, Layout, Tree, own_group};
 use crate::child::Policy;
 use crate::error::Refusal;
 use crate::launcher::images::Images;
+use crate::launcher::scratch::{Scratch, Sources};
 use crate::launcher::system::System;
 use crate::seccomp::Filters;
 use crate::spec::{Isolation, LauncherOptions, TmpKind};
@@ -28,6 +26,7 @@ pub(super) struct Workplace {
     pub(super) options: LauncherOptions,
     pub(super) in_force: InForce,
     pub(super) system: System,
+    pub(super) sources: Sources,
     pub(super) policy: Policy,
     /// None under [`Isolation::NoCgroups`].
     pub(super) cgroups: Option<Tree>,
@@ -38,7 +37,7 @@ pub(super) struct Workplace {
 }
 
 impl Workplace {
-    pub(super) fn prepare(options: LauncherOptions) -> Result<Self, Refusal> {
+    pub(super) fn prepare(options: LauncherOptions, bind_roots: &[PathBuf]) -> Result<Self, Refusal> {
         let rootless = !rustix::process::geteuid().is_root();
         if rootless {
             enter_user_namespace()?;
@@ -56,6 +55,7 @@ impl Workplace {
         )?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         raise_open_files();
+        let sources = Sources::open(bind_roots)?;
         let scratch = Scratch::make(&options.scratch_dir)?;
         let images = match options.tmp {
             TmpKind::Memory => None,
@@ -66,7 +66,7 @@ impl Workplace {
                     "Start as root, or choose memory-backed /tmp (it counts against a function's memory)",
                 ));
             }
-            TmpKind::Disk => Some(Images::prepare(scratch.images())?),
+            TmpKind::Disk => Some(Images::prepare(&scratch.directory)?),
         };
         let mut in_force = InForce {
             isolation: options.isolation,
@@ -90,7 +90,7 @@ impl Workplace {
         })?;
         let limit_data = cgroups.is_none();
         let policy = Policy { filters, landlock: in_force.landlock_abi, limit_data };
-        Ok(Self { options, scratch, policy, in_force, system: System::discover(), cgroups, images })
+        Ok(Self { options, scratch, sources, policy, in_force, system: System::discover(), cgroups, images })
     }
 
     /// Removes what would outlive this process, when nothing lives any more.
@@ -170,82 +170,4 @@ fn make_cgroups(instance: &str, rootless: bool) -> Result<(Hierarchy, Tree, usiz
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-}
-
-/// The scratch directory of this launcher, which no other may use at the same time. Removed with everything in it that is
-/// ours when dropped.
-pub(super) struct Scratch {
-    path: PathBuf,
-    /// Mount point for roots in the making. What is mounted there is seen by this process only.
-    pub(super) bench: PathBuf,
-    /// Held as long as it is open.
-    _lock: OwnedFd,
-}
-
-/// A predecessor whose server has just died may still be cleaning up.
-const PREDECESSOR_WITHIN: Duration = Duration::from_secs(5);
-
-impl Scratch {
-    fn make(scratch: &Path) -> Result<Self, Refusal> {
-        let refusal = |error: io::Error| {
-            Refusal::new(
-                format!("scratch directory {}", scratch.display()),
-                error,
-                "Choose a data directory that the user who starts Martlet may write to",
-            )
-        };
-        let lock = Self::lock(scratch).map_err(refusal)?.ok_or_else(|| {
-            Refusal::new(
-                format!("scratch directory {}", scratch.display()),
-                "another launcher is working there",
-                "Stop the server that uses this data directory, or choose another directory",
-            )
-        })?;
-        let path = scratch.canonicalize().map_err(refusal)?;
-        let bench = path.join("bench");
-        private_directory(&bench).map_err(refusal)?;
-        Ok(Self { path, bench, _lock: lock })
-    }
-
-    /// Where images are made.
-    fn images(&self) -> PathBuf {
-        self.path.join("images")
-    }
-
-    /// Waits for the lock with a bound; `None` when another keeps it.
-    fn lock(scratch: &Path) -> io::Result<Option<OwnedFd>> {
-        let deadline = Instant::now() + PREDECESSOR_WITHIN;
-        loop {
-            private_directory(scratch)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let directory = rustix::fs::open(scratch, flags, Mode::empty())?;
-            let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
-            // A predecessor removes the directory when it leaves: what was locked must still be what is there.
-            let same = |there: rustix::fs::Stat, ours: rustix::fs::Stat| {
-                (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-            };
-            match rustix::fs::stat(scratch) {
-                Ok(there) if locked && same(there, rustix::fs::fstat(&directory)?) => {
-                    return Ok(Some(directory));
-                }
-                _ if Instant::now() >= deadline => return Ok(None),
-                // Only ever at a start right after a crash.
-                _ => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Each is empty by now; the last may hold what others keep there, and then stays.
-        for directory in [&self.bench, &self.images(), &self.path] {
-            let _ = std::fs::remove_dir(directory);
-        }
-    }
-}
-
-/// Makes a directory for this user alone, and its parents, where missing.
-fn private_directory(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

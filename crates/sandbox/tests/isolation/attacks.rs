@@ -3,8 +3,10 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
+use martlet_sandbox::{Bind, LaunchError};
+
 use crate::harness::skip;
-use crate::world::{World, python, spec};
+use crate::world::{World, options, python, spec};
 
 pub fn host_processes_are_out_of_sight() {
     let world = World::new("processes");
@@ -51,7 +53,7 @@ refused = dict(mount=165, umount2=166, pivot_root=155, chroot=161, unshare=272, 
     open_by_handle_at=304, name_to_handle_at=303, fsopen=430, fsmount=432, move_mount=429, open_tree=428,
     mount_setattr=442, syslog=103, settimeofday=164, clock_settime=227, iopl=172, ioperm=173, modify_ldt=154,
     fanotify_init=300, sethostname=170, setdomainname=171, vhangup=153, lookup_dcookie=212, migrate_pages=256,
-    move_pages=279, process_mrelease=448, uselib=134, sysfs=139, adjtimex=159)
+    move_pages=279, process_mrelease=448, uselib=134, sysfs=139, adjtimex=159, vmsplice=278)
 absent = dict(clone3=435, io_uring_setup=425, io_uring_enter=426, io_uring_register=427, userfaultfd=323,
     memfd_secret=447, future=463, far_future=1000, x32=0x40000000)
 bad = [(n, e) for n, e in ((n, call(c, at, at, 0, 0, 0)) for n, c in refused.items()) if e != 1]
@@ -179,7 +181,7 @@ for family, address in ((socket.AF_INET, ('127.0.0.1', 7777)), (socket.AF_UNIX, 
 pub fn the_kernel_is_masked() {
     let world = World::new("masks");
     let script = "
-        for f in kcore keys key-users kmsg kallsyms timer_list sysrq-trigger vmallocinfo kpagecount; do
+        for f in config.gz kcore keys key-users kmsg kallsyms timer_list sysrq-trigger vmallocinfo kpagecount; do
             [ -e /proc/$f ] && head -c 10 /proc/$f 2>/dev/null | wc -c | grep -v '^0$' && echo $f; done
         for d in acpi scsi driver; do ls -A /proc/$d 2>/dev/null; done
         ls -d /sys /dev/tty /dev/ptmx /dev/pts /dev/mem /dev/kmsg /dev/vda /dev/loop0 /dev/fuse /dev/kvm /boot /root /home /run 2>/dev/null
@@ -223,4 +225,46 @@ print(suid)";
         "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id && /tmp/id -u; su -c id root 2>&1; true",
     ]));
     assert!(outcome.out.starts_with("993\n") && !outcome.out.contains("uid=0"), "{outcome:?}");
+}
+
+/// What a server could try that was taken over after it gave up its privileges.
+pub fn a_hostile_server_is_shown_nothing_else() {
+    let asked = options("server");
+    let beside = std::env::temp_dir().join(format!("{}-beside", asked.instance));
+    let (allowed, other) = (beside.join("allowed"), beside.join("other"));
+    for directory in [&allowed.join("code"), &other] {
+        std::fs::create_dir_all(directory).expect("directory");
+    }
+    std::fs::write(allowed.join("code/file"), "code").expect("file");
+    std::fs::write(other.join("file"), "secret").expect("file");
+    std::os::unix::fs::symlink("../other", allowed.join("out")).expect("link");
+    std::os::unix::fs::symlink("/etc", allowed.join("etc")).expect("link");
+    std::os::unix::fs::symlink("code", allowed.join("same")).expect("link");
+    let (scratch, world) = (asked.scratch_dir.clone(), World::within(asked, vec![allowed.clone()]));
+    let show = |source: &std::path::Path| {
+        let mut asked = spec(&["/bin/sh", "-c", "cat /var/task/file"]);
+        asked.binds = vec![Bind::new(source, "/var/task")];
+        world.try_start(asked).map(|running| world.runtime.block_on(running.finish()).out)
+    };
+    assert_eq!(show(&allowed.join("code")).expect("below"), "code");
+    assert_eq!(show(&allowed.join("same")).expect("a link that stays below"), "code");
+    for source in
+        [&other, &allowed.join("out"), &allowed.join("etc"), &allowed.join("../other"), &"/etc".into()]
+    {
+        match show(source) {
+            Err(LaunchError::Invalid(invalid)) => assert_eq!(invalid.field, "binds.source"),
+            other => panic!("{}: {other:?}", source.display()),
+        }
+    }
+    // The allowed directory, and the launcher's own, are swapped for links after the start: both are held open.
+    std::fs::rename(&allowed, beside.join("moved")).expect("rename");
+    std::os::unix::fs::symlink(&other, &allowed).expect("link");
+    assert!(show(&allowed).expect("the directory of before").is_empty());
+    std::fs::rename(&scratch, beside.join("scratch")).expect("rename");
+    std::os::unix::fs::symlink("/usr", &scratch).expect("link");
+    assert_eq!(show(&allowed.join("code")).expect("still works"), "code");
+    drop(world);
+    assert!(std::path::Path::new("/usr/bin").exists());
+    let _ = std::fs::remove_file(&scratch);
+    let _ = std::fs::remove_dir_all(&beside);
 }

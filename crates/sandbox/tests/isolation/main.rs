@@ -44,7 +44,7 @@ fn tests() -> Vec<Test> {
             a_full_house_refuses_by_name launches_side_by_side orphans_are_reaped;
         attacks: host_processes_are_out_of_sight nothing_outside_tmp_can_be_written forbidden_calls_are_refused
             pid_1_keeps_its_memory_to_itself the_network_ends_at_loopback host_sockets_are_out_of_reach
-            another_sandbox_is_out_of_reach the_kernel_is_masked the_root_stays_closed;
+            another_sandbox_is_out_of_reach the_kernel_is_masked the_root_stays_closed a_hostile_server_is_shown_nothing_else;
         limits: a_fork_bomb_is_bounded memory_ends_at_the_limit open_files_end_at_the_limit
             disk_tmp_is_a_hard_limit_that_costs_no_memory memory_tmp_is_a_hard_limit cpu_is_proportional
             a_frozen_sandbox_stands_still a_frozen_sandbox_can_be_killed without_cgroups_data_is_limited

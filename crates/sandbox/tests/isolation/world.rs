@@ -62,8 +62,13 @@ impl World {
 
     #[track_caller]
     pub fn with(options: LauncherOptions) -> Self {
+        Self::within(options, vec!["/".into()])
+    }
+
+    #[track_caller]
+    pub fn within(options: LauncherOptions, bind_roots: Vec<PathBuf>) -> Self {
         let (scratch, instance) = (options.scratch_dir.clone(), options.instance.clone());
-        let process = match Launcher::start(options) {
+        let process = match Launcher::start_within(options, bind_roots) {
             Ok(process) => process,
             Err(error) => panic!("the launcher does not start: {error}"),
         };
