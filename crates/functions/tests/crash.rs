@@ -253,6 +253,10 @@ async fn kill_minus_nine_again_and_again() {
         for _ in 0..round % 10 {
             kept |= lines.next().is_some_and(|line| line.contains("keeper"));
         }
+        // On a busy machine the moments above may all come early; one child at least lives until it has created.
+        if round == 19 && !kept {
+            kept = lines.any(|line| line.contains("keeper"));
+        }
         tokio::time::sleep(Duration::from_millis(u64::from(round % 7))).await;
         child.kill().unwrap();
         child.wait().unwrap();
