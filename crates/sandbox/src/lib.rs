@@ -26,7 +26,7 @@ mod wire;
 pub use error::{LaunchError, Refusal, StartError, Step};
 pub use launcher::launcher_main;
 pub use server::{ExitStatus, ExitWatch, Launcher, LauncherProcess, Sandbox, Usage};
-pub use spec::{Bind, Isolation, LauncherOptions, SandboxSpec, TmpKind};
+pub use spec::{Bind, Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
 pub use wire::InForce;
 
 /// The argument with which [`Launcher::start`] runs this very binary again; its `main` must then call [`launcher_main`]

@@ -45,6 +45,9 @@ const MKFS: [&str; 6] = [
 const READY_OF_ONE_SIZE: usize = 2;
 const READY: usize = 4;
 
+/// Sizes remembered. Nobody uses so many; who asks for ever new ones pays for each.
+const TEMPLATES: usize = 32;
+
 /// The size that is asked for most often.
 const USUAL_BYTES: u64 = 512 << 20;
 
@@ -112,6 +115,9 @@ impl Images {
     fn copy(&mut self, size: u64) -> io::Result<File> {
         if !self.templates.contains_key(&size) {
             let template = self.format(size)?;
+            if self.templates.len() >= TEMPLATES {
+                self.templates.clear();
+            }
             self.templates.insert(size, template);
         }
         let image = nameless(&self.directory, "image")?;

@@ -55,7 +55,8 @@ fn tests() -> Vec<Test> {
             the_doctor_agrees_with_the_launcher;
     };
     let as_user = tests! { Need::RootToSwitchUser;
-        rootless: a_user_gets_the_same_isolation a_user_is_refused_what_needs_root;
+        rootless: a_user_gets_the_same_isolation a_user_is_refused_what_needs_root
+            a_server_without_privileges_controls_its_sandboxes;
     };
     as_root.into_iter().chain(as_user).collect()
 }

@@ -12,11 +12,15 @@ const USER: u32 = 1_899_999_999;
 
 /// Runs one of the functions below as a user, in a process of its own.
 fn as_user(role: &str) {
+    in_a_process(role, |command| command.uid(USER).gid(USER));
+}
+
+fn in_a_process(role: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) {
     let program = std::env::current_exe().expect("program");
     // A copy that the user can reach, whatever directories the original lies in.
     let copy = std::env::temp_dir().join(format!("martlet-rootless-{}", std::process::id()));
     std::fs::copy(program, &copy).expect("copy");
-    let result = Command::new(&copy).arg(ROLE_COMMAND).arg(role).uid(USER).gid(USER).output();
+    let result = prepare(Command::new(&copy).arg(ROLE_COMMAND).arg(role)).output();
     let _ = std::fs::remove_file(&copy);
     let output = result.expect("run");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -32,10 +36,10 @@ const SKIPPED: i32 = 77;
 
 /// Plays the role named by the second argument.
 pub fn play() {
-    assert!(!rustix::process::geteuid().is_root());
     match std::env::args().nth(2).as_deref() {
         Some("isolate") => isolate(),
         Some("refuse") => refuse(),
+        Some("drop") => control_without_privileges(),
         other => panic!("no role {other:?}"),
     }
 }
@@ -48,7 +52,32 @@ pub fn a_user_is_refused_what_needs_root() {
     as_user("refuse");
 }
 
+pub fn a_server_without_privileges_controls_its_sandboxes() {
+    in_a_process("drop", |command| command);
+}
+
+/// As `martlet up` does it: the launcher is started as root, then this process becomes a user.
+fn control_without_privileges() {
+    let asked = options("dropped");
+    let process = Launcher::start(asked.clone()).expect("launcher");
+    let (uid, gid) = (rustix::process::Uid::from_raw(USER), rustix::process::Gid::from_raw(USER));
+    rustix::thread::set_thread_groups(&[]).expect("groups");
+    rustix::thread::set_thread_res_gid(gid, gid, gid).expect("group");
+    rustix::thread::set_thread_res_uid(uid, uid, uid).expect("user");
+    let world = World::around(process, asked);
+    crate::limits::freezes(&world);
+    let running = world.start(crate::world::spec(&["/bin/sh", "-c", "while :; do :; done"]));
+    running.sandbox.set_cpu_millis(300).expect("share of cpu");
+    crate::world::eventually("usage is told", || {
+        let usage = running.sandbox.usage();
+        usage.memory_bytes > 0 && usage.memory_peak_bytes > 0 && usage.cpu_micros > 0
+    });
+    let outcome = world.sh("echo to > /dev/stdout; exit 6");
+    assert_eq!((outcome.out.as_str(), outcome.status), ("to\n", ExitStatus::Code(6)));
+}
+
 fn isolate() {
+    assert!(!rustix::process::geteuid().is_root());
     let mut asked = options("rootless");
     asked.isolation = Isolation::NoCgroups;
     match Launcher::start(asked.clone()) {

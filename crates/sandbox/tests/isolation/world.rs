@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use martlet_sandbox::{
-    ExitStatus, Isolation, LaunchError, Launcher, LauncherOptions, Sandbox, SandboxSpec, TmpKind, Usage,
+    ExitStatus, Isolation, LaunchError, Launcher, LauncherOptions, LauncherProcess, Sandbox, SandboxSpec,
+    TmpKind, Usage,
 };
 use tokio::runtime::Runtime;
 
@@ -67,11 +68,14 @@ impl World {
 
     #[track_caller]
     pub fn within(options: LauncherOptions, bind_roots: Vec<PathBuf>) -> Self {
-        let (scratch, instance) = (options.scratch_dir.clone(), options.instance.clone());
-        let process = match Launcher::start_within(options, bind_roots) {
-            Ok(process) => process,
+        match Launcher::start_within(options.clone(), bind_roots) {
+            Ok(process) => Self::around(process, options),
             Err(error) => panic!("the launcher does not start: {error}"),
-        };
+        }
+    }
+
+    pub fn around(process: LauncherProcess, options: LauncherOptions) -> Self {
+        let LauncherOptions { scratch_dir: scratch, instance, .. } = options;
         let launcher_pid = process.pid();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
