@@ -1,6 +1,6 @@
 //! What this machine can isolate, and how to mend what it cannot.
 //!
-//! Looking and judging are apart: [`facts`] asks the kernel and changes nothing, [`judge`] is a pure function of what was
+//! Looking and judging are apart: `facts` asks the kernel and changes nothing, `judge` is a pure function of what was
 //! found, so that machines that nobody here has can be tested too.
 
 mod facts;

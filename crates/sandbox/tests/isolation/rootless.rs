@@ -10,9 +10,10 @@ use crate::world::{World, options};
 /// Nobody's uid, and not in the range that sandboxes get.
 const USER: u32 = 1_899_999_999;
 
-/// Runs one of the functions below as a user, in a process of its own.
+/// Runs one of the functions below as a user, in a process of its own: as this user, or as one that root switches to.
 fn as_user(role: &str) {
-    in_a_process(role, |command| command.uid(USER).gid(USER));
+    let root = rustix::process::geteuid().is_root();
+    in_a_process(role, |command| if root { command.uid(USER).gid(USER) } else { command });
 }
 
 fn in_a_process(role: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) {
