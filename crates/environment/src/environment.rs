@@ -265,7 +265,21 @@ impl Environment {
                 return Poll::Ready(Ok(self.life.expire(Instant::now())));
             }
         };
+        if matches!(input, Input::Ready) {
+            self.end_init();
+        }
         Poll::Ready(Ok(self.life.input(Instant::now(), input)))
+    }
+
+    fn end_init(&self) {
+        let cpu_millis = self.plan.deployment.version.configuration.cpu_millis();
+        if let Some(process) = &self.process
+            && let Err(error) = process.end_init(cpu_millis)
+        {
+            // Rather no environment than one that takes more than its share.
+            tracing::warn!(environment = %self.id, %error, "could not limit the share of CPU, ending it");
+            process.kill();
+        }
     }
 
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, StartError>> {

@@ -239,6 +239,11 @@ impl Process {
         self.sandbox.kill();
     }
 
+    /// The init phase is over: from here on the function has the share of CPU that its memory buys.
+    pub(crate) fn end_init(&self, cpu_millis: u32) -> io::Result<()> {
+        self.sandbox.set_cpu_millis(cpu_millis)
+    }
+
     pub(crate) fn freeze(&self) -> io::Result<()> {
         self.sandbox.freeze()
     }
@@ -255,6 +260,10 @@ fn output_descriptors(writer: OwnedFd) -> io::Result<Vec<(OwnedFd, i32)>> {
     let telemetry = OpenOptions::new().write(true).open(path)?;
     Ok(vec![(writer.try_clone()?, 1), (writer, 2), (telemetry.into(), TELEMETRY_FD)])
 }
+
+/// The share of CPU during the init phase, in thousandths of one CPU: as on Lambda, loading code is not slowed down by a
+/// small memory setting.
+const INIT_CPU_MILLIS: u32 = 2000;
 
 fn specification(plan: &Plan) -> SandboxSpec {
     let version = &plan.deployment.version;
@@ -282,7 +291,7 @@ fn specification(plan: &Plan) -> SandboxSpec {
         files,
         tmp_bytes: u64::from(configuration.ephemeral_mb) << 20,
         memory_bytes: u64::from(configuration.memory_mb) << 20,
-        cpu_millis: configuration.cpu_millis(),
+        cpu_millis: configuration.cpu_millis().max(INIT_CPU_MILLIS),
         pids: limits::PROCESSES,
         open_files: limits::OPEN_FILES,
         listen,

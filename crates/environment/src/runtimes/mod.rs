@@ -126,6 +126,13 @@ impl Runtimes {
         self.interpreters.iter().map(|interpreter| interpreter.runtime.clone()).chain(provided).collect()
     }
 
+    /// Every path of this machine that an environment is shown for the sake of its interpreter.
+    #[must_use]
+    pub fn host_paths(&self) -> Vec<PathBuf> {
+        let binds = self.interpreters.iter().flat_map(|interpreter| &interpreter.binds);
+        binds.map(|(host, _)| host.clone()).collect()
+    }
+
     /// Tells whether a function of this runtime can run here.
     ///
     /// # Errors

@@ -19,6 +19,9 @@ pub(crate) struct Owner {
 /// ranges that distributions, systemd and subordinate ids take from.
 const FALLBACK_OWNER: Owner = Owner { uid: 61_000, gid: 61_000 };
 
+/// Where unpacked packages lie, in the data directory.
+pub(crate) const PACKAGES: &str = "packages";
+
 /// What may lie in a directory of root's that is still taken for a new data directory.
 const BEFORE_FIRST_START: &[&str] = &["lock", "martlet.toml"];
 
@@ -116,6 +119,24 @@ pub(crate) fn let_through(path: &Path, file: &str, reader: u32) -> Result<(), Da
         source,
     })?;
     set_mode(path, 0o711)
+}
+
+/// The directory of unpacked packages, made if it is missing: the launcher holds on to it before anybody else needs it.
+///
+/// # Errors
+/// The step that failed.
+pub(crate) fn packages(path: &Path, owner: Option<Owner>) -> Result<PathBuf, DataDirError> {
+    let packages = path.join(PACKAGES);
+    match std::fs::DirBuilder::new().mode(0o700).create(&packages) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(packages),
+        Err(source) => return Err(DataDirError::Create { path: packages, source }),
+    }
+    if let Some(owner) = owner {
+        std::os::unix::fs::lchown(&packages, Some(owner.uid), Some(owner.gid))
+            .map_err(|source| DataDirError::Give { path: packages.clone(), owner, source })?;
+    }
+    Ok(packages)
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), DataDirError> {

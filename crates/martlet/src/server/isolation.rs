@@ -6,7 +6,7 @@ use martlet_sandbox::{Launcher, LauncherOptions, LauncherProcess, StartError, Tm
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// First of the host's user ids that sandboxes get when root starts the server: the first of a range that
 /// systemd's table of user ids leaves to nobody.
@@ -51,12 +51,16 @@ impl IsolationError {
     }
 }
 
-/// Starts the launcher. Call it while this process has one thread and still has its privileges.
+/// Starts the launcher. Call it while this process has one thread and still has its privileges. Whatever becomes of the
+/// server, the launcher shows functions nothing of the host but `shown`, all of which must exist.
 ///
 /// # Errors
 /// [`IsolationError::Refused`] when the machine lacks something; nothing weaker is tried.
-pub(super) fn start_launcher(config: &Config) -> Result<LauncherProcess, IsolationError> {
-    Launcher::start(options(config)).map_err(|source| match source {
+pub(super) fn start_launcher(
+    config: &Config,
+    shown: Vec<PathBuf>,
+) -> Result<LauncherProcess, IsolationError> {
+    Launcher::start_within(options(config), shown).map_err(|source| match source {
         StartError::Refused(_) => IsolationError::Refused {
             level: config.isolation.as_str(),
             tmp: config.tmp.as_str(),

@@ -117,12 +117,14 @@ fn boot(config: &mut Config, layers: &Layers) -> Result<(Booted, data_dir::DataD
     // Early, so that clients that come while the rest opens wait instead of being refused.
     let listener = TcpListener::bind(config.listen)
         .map_err(|source| UpError::Listen { address: config.listen, source })?;
-    // The launcher is another process of this binary: before any thread, and with what privileges there are.
-    let launcher = isolation::start_launcher(config)?;
-    // Before privileges go: the key may belong to whoever called sudo, and interpreters may lie where only root
-    // can look.
-    let profiles = credentials::open(&config.data_dir, owner)?;
+    // Before privileges go: interpreters may lie where only root can look.
     let runtimes = Runtimes::discover(&config.runtime_paths);
+    let packages = data_dir::packages(&config.data_dir, owner)?;
+    // The launcher is another process of this binary: before any thread, and with what privileges there are.
+    let shown = runtimes.host_paths().into_iter().chain([packages]).collect();
+    let launcher = isolation::start_launcher(config, shown)?;
+    // Before privileges go: the key may belong to whoever called sudo.
+    let profiles = credentials::open(&config.data_dir, owner)?;
     if let Some(owner) = owner {
         data_dir::drop_privileges(owner, &config.data_dir)?;
     }

@@ -1,5 +1,6 @@
 //! All rooms, opened in the order in which they need each other: the only place that knows every one of them.
 
+use super::data_dir::PACKAGES;
 use super::health;
 use super::invoker::EngineInvoker;
 use crate::config::Config;
@@ -73,7 +74,7 @@ impl Rooms {
         let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), HostOptions::default());
         let engine = Engine::new(host, engine_limits(config));
         let observer = Arc::new(Retire(engine.clone()));
-        let functions = Functions::open(store.clone(), &config.data_dir.join("packages"), observer)
+        let functions = Functions::open(store.clone(), &config.data_dir.join(PACKAGES), observer)
             .await
             .map_err(RoomsError::Functions)?;
         let invoker = EngineInvoker { functions: functions.clone(), engine: engine.clone() };
