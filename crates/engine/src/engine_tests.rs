@@ -179,6 +179,19 @@ async fn environments_are_reused_and_a_broken_one_is_replaced() {
 }
 
 #[tokio::test]
+async fn an_environment_is_frozen_in_time_whatever_else_is_idle() {
+    let world = Played::default();
+    let engine = Engine::new(world.clone(), limits());
+    for (number, revision) in ["1", "2", "3", "4"].into_iter().enumerate() {
+        answer(&engine, &deployment(revision), "a").await;
+        let idle = Instant::now();
+        until("it is frozen", || world.0.frozen.load(Ordering::SeqCst) == number + 1).await;
+        // Far below the interval at which the keeper looks at the machine's memory.
+        assert!(idle.elapsed() < pressure::INTERVAL / 2, "{:?}", idle.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_never_arrived_is_given_to_another_environment() {
     let engine = Engine::new(Played::default(), limits());
     assert_eq!(answer(&engine, &deployment("1"), "dead once").await, "1");

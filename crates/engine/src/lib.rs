@@ -80,7 +80,7 @@ struct Shared<H: Host> {
     limits: Limits,
     epoch: Instant,
     state: Mutex<State<H>>,
-    /// Wakes the keeper when the first environment becomes idle.
+    /// Wakes the keeper when an environment becomes idle that wants it earlier than planned.
     idle_again: Notify,
     /// Wakes whoever waits for the end of the last environment.
     ended: Notify,
@@ -96,7 +96,8 @@ struct State<H: Host> {
     watched: HashSet<EnvironmentId>,
     /// Environments whose shutdown phase is under way.
     stopping: usize,
-    keeper_sleeps: bool,
+    /// When the keeper looks again by itself.
+    keeper_wakes: Option<Timestamp>,
 }
 
 /// One revision of one function version. A new revision is another key, so it never meets a stale environment.
@@ -146,7 +147,7 @@ impl<H: Host> Engine<H> {
                 line: HashMap::new(),
                 watched: HashSet::new(),
                 stopping: 0,
-                keeper_sleeps: false,
+                keeper_wakes: None,
             }),
             idle_again: Notify::new(),
             ended: Notify::new(),
@@ -374,10 +375,7 @@ impl<H: Host> Shared<H> {
             self.watch(&mut state, id, &environment);
             state.parked.insert(id, environment);
             state.scheduler.finished(id, memory_bytes, self.now(), &mut actions);
-            if state.keeper_sleeps {
-                state.keeper_sleeps = false;
-                self.idle_again.notify_one();
-            }
+            self.rouse_keeper(&mut state);
         } else {
             state.scheduler.broke(id, &mut actions);
             self.stop(&mut state, environment);
@@ -456,11 +454,18 @@ impl<H: Host> Shared<H> {
         let id = state.scheduler.started(version, self.now(), &mut actions);
         self.watch(&mut state, id, &environment);
         state.parked.insert(id, environment);
-        if state.keeper_sleeps {
-            state.keeper_sleeps = false;
+        self.rouse_keeper(&mut state);
+        self.carry_out(&mut state, actions, &Rejected::Closing);
+    }
+
+    /// Sees to it that the keeper looks in time to freeze what becomes idle now. A function in steady use rouses it once in a
+    /// freezing time, not once an event.
+    fn rouse_keeper(&self, state: &mut State<H>) {
+        let freezes = self.now().plus_millis(self.limits.freeze_millis);
+        if state.keeper_wakes.is_none_or(|wakes| freezes < wakes) {
+            state.keeper_wakes = Some(freezes);
             self.idle_again.notify_one();
         }
-        self.carry_out(&mut state, actions, &Rejected::Closing);
     }
 
     /// Sees to it that an environment that ends while it is idle is forgotten. One that ends at work is its runner's to
@@ -498,27 +503,33 @@ impl<H: Host> Shared<H> {
 
 /// Freezes, stops and evicts idle environments when their time has come, until the engine is drained.
 async fn keep<H: Host>(shared: Arc<Shared<H>>) {
+    let mut looked: Option<Instant> = None;
     loop {
-        let next = {
+        let wait = {
             let mut actions = vec![];
             let mut state = shared.lock();
-            let next = state.scheduler.tick(shared.now(), &mut actions);
-            if let Some(missing) = pressure::missing_bytes() {
-                state.scheduler.relieve(missing, &mut actions);
+            let now = shared.now();
+            let next = state.scheduler.tick(now, &mut actions);
+            if looked.is_none_or(|looked| looked.elapsed() >= pressure::INTERVAL) {
+                looked = Some(Instant::now());
+                if let Some(missing) = pressure::missing_bytes() {
+                    state.scheduler.relieve(missing, &mut actions);
+                }
             }
             shared.carry_out(&mut state, actions, &Rejected::Closing);
             if state.scheduler.is_closed() && state.is_empty() {
                 return;
             }
-            state.keeper_sleeps = next.is_none();
-            next
+            let wait =
+                next.map(|due| Duration::from_millis(due.millis_since(now).max(1)).min(pressure::INTERVAL));
+            state.keeper_wakes = wait.map(|wait| now.plus_millis(wait.as_millis() as u64));
+            wait
         };
-        match next {
-            None => shared.idle_again.notified().await,
-            Some(due) => {
-                let wait = Duration::from_millis(due.millis_since(shared.now()).max(1));
-                tokio::time::sleep(wait.min(pressure::INTERVAL)).await;
-            }
+        let roused = shared.idle_again.notified();
+        match wait {
+            None => roused.await,
+            // Whether roused or on time, there is something to look at.
+            Some(wait) => drop(tokio::time::timeout(wait, roused).await),
         }
     }
 }
