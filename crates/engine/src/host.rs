@@ -34,7 +34,7 @@ pub trait ExecutionEnvironment: Send + 'static {
     /// Stops the clock of an idle environment.
     fn freeze(&mut self);
 
-    /// Memory it holds at this moment, in bytes.
+    /// Memory it held when it was last measured, in bytes.
     fn memory_bytes(&self) -> u64;
 
     /// Resolves when the environment's processes are gone, for whatever reason. An invocation may bring new processes.

@@ -170,7 +170,7 @@ impl Environment {
         }
     }
 
-    /// Memory it holds at this moment, in bytes.
+    /// Memory it held when its last invocation ended, in bytes; before the first one, at this moment.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.process.as_ref().map_or(0, Process::memory_bytes)

@@ -72,6 +72,8 @@ pub(crate) struct Process {
     log: LogPipe,
     /// OOM kills before the event at hand: what was killed then has been survived.
     oom_kills_seen: u64,
+    /// As of the last look at the usage.
+    memory_bytes: Option<u64>,
     /// The runtime has closed its end, and only its exit is waited for.
     hung_up: bool,
 }
@@ -122,7 +124,7 @@ impl Process {
             }
         };
         let exit = sandbox.exit();
-        Ok(Self { sandbox, exit, transport, log, oom_kills_seen: 0, hung_up: false })
+        Ok(Self { sandbox, exit, transport, log, oom_kills_seen: 0, memory_bytes: None, hung_up: false })
     }
 
     /// Gives the runtime an event; [`Process::poll`] drives it on.
@@ -222,12 +224,13 @@ impl Process {
     pub(crate) fn usage(&mut self) -> Usage {
         let usage = self.sandbox.usage();
         self.oom_kills_seen = usage.oom_kills;
+        self.memory_bytes = Some(usage.memory_bytes);
         usage
     }
 
-    /// Memory held at this moment, in bytes.
+    /// Memory held when the last invocation ended, in bytes; before the first one, at this moment.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.sandbox.usage().memory_bytes
+        self.memory_bytes.unwrap_or_else(|| self.sandbox.usage().memory_bytes)
     }
 
     /// Resolves when it has ended; may be held longer than the process.

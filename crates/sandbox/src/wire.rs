@@ -100,6 +100,16 @@ pub(crate) enum Control {
     CpuMax,
 }
 
+impl Control {
+    /// Whether it is read to learn what was used; the others are written.
+    pub(crate) fn tells_usage(self) -> bool {
+        matches!(
+            self,
+            Self::MemoryUsage | Self::MemoryPeak | Self::OomKills | Self::CpuStat | Self::CpuacctUsage
+        )
+    }
+}
+
 /// From the child that becomes pid 1 of a sandbox to the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

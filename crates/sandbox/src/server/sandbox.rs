@@ -207,6 +207,9 @@ impl Sandbox {
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for (control, fd) in &self.controls {
+            if !control.tells_usage() {
+                continue;
+            }
             let mut buffer = [0; 1024];
             let Ok(length) = pread(fd, &mut buffer, 0) else { continue };
             let text = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
