@@ -11,7 +11,7 @@ pub(crate) const TASK_DIR: &str = "/var/task";
 pub(crate) const RUNTIME_API_PORT: u16 = 9001;
 
 /// Names that a function's configuration cannot set; [`is_reserved`] also covers those that begin with an underscore.
-const RESERVED: [&str; 22] = [
+const RESERVED: [&str; 25] = [
     "AWS_ACCESS_KEY",
     "AWS_ACCESS_KEY_ID",
     "AWS_DEFAULT_REGION",
@@ -23,9 +23,12 @@ const RESERVED: [&str; 22] = [
     "AWS_LAMBDA_LOG_GROUP_NAME",
     "AWS_LAMBDA_LOG_STREAM_NAME",
     "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_LAMBDA_METADATA_API",
+    "AWS_LAMBDA_METADATA_TOKEN",
     "AWS_LAMBDA_RUNTIME_API",
     "AWS_REGION",
     "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
     "AWS_SESSION_TOKEN",
     "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",

@@ -3,7 +3,7 @@
 use super::code::CodeSource;
 use super::errors::{above, invalid};
 use crate::protocol::ApiError;
-use martlet_environment::{MissingRuntime, Runtimes};
+use martlet_environment::{MissingRuntime, Runtimes, is_reserved};
 use martlet_functions::Settings;
 use martlet_model::function::{LogFormat, Logging};
 use martlet_model::{Configuration, RuntimeName, limits};
@@ -66,32 +66,6 @@ pub(super) struct Edit {
     environment: Option<BTreeMap<String, String>>,
     logging: Option<LoggingConfig>,
 }
-
-/// Variables that belong to the environment itself. A function may not bring its own.
-const RESERVED: &[&str] = &[
-    "AWS_ACCESS_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_DEFAULT_REGION",
-    "AWS_EXECUTION_ENV",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-    "AWS_LAMBDA_FUNCTION_NAME",
-    "AWS_LAMBDA_FUNCTION_VERSION",
-    "AWS_LAMBDA_INITIALIZATION_TYPE",
-    "AWS_LAMBDA_LOG_GROUP_NAME",
-    "AWS_LAMBDA_LOG_STREAM_NAME",
-    "AWS_LAMBDA_MAX_CONCURRENCY",
-    "AWS_LAMBDA_METADATA_API",
-    "AWS_LAMBDA_METADATA_TOKEN",
-    "AWS_LAMBDA_RUNTIME_API",
-    "AWS_REGION",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SECRET_KEY",
-    "AWS_SESSION_TOKEN",
-    "LAMBDA_RUNTIME_DIR",
-    "LAMBDA_TASK_ROOT",
-    "_HANDLER",
-    "_X_AMZN_TRACE_ID",
-];
 
 const MANDATORY: &str =
     "Runtime and Handler are mandatory parameters for functions created with deployment packages.";
@@ -251,8 +225,7 @@ fn check_levels(logging: &LoggingConfig, now: Option<&Configuration>) -> Result<
 }
 
 fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    let reserved: Vec<&str> =
-        variables.keys().map(String::as_str).filter(|name| RESERVED.contains(name)).collect();
+    let reserved: Vec<&str> = variables.keys().map(String::as_str).filter(|name| is_reserved(name)).collect();
     if !reserved.is_empty() {
         return Err(invalid(format!(
             "Lambda was unable to configure your environment variables because the environment variables you have \
