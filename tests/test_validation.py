@@ -108,7 +108,8 @@ def good_request(operation, function, arn):
 CASES = [(operation, trail, value, kind)
          for operation in SERVED
          for member, shape in MODEL.operation_model(operation).input_shape.members.items()
-         for trail, value, kind in wrong_values(shape, (member,))]
+         for trail, value, kind in wrong_values(shape, (member,))
+         if not (value == "" and shape.serialization.get("location") == "uri")]  # an empty segment is another path
 
 
 def label(case):
@@ -131,8 +132,6 @@ def test_a_value_out_of_bounds_is_refused_and_named(loose, target, python, case)
     operation, trail, value, kind = case
     shape = MODEL.operation_model(operation).input_shape.members[trail[0]]
     location = shape.serialization.get("location")
-    if location == "uri" and value == "":
-        pytest.skip("an empty path segment is another path")
     if location in ("header", "querystring") and isinstance(value, str) and "\x07" in value:
         value = value.replace("\x07", "!")
         if fits(shape.metadata.get("pattern", "$^"), value):
