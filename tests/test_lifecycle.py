@@ -280,7 +280,8 @@ def test_events_wait_when_the_account_is_full_and_none_is_lost(new_server, pytho
 
 def test_a_caller_who_goes_away_does_not_stop_the_function(server, deploy, python, logs):
     import socket
-    function = deploy("import time\ndef handler(e, c):\n    time.sleep(0.5)\n    print('came to its end')\n", python, Timeout=5)
+    function = deploy("import time\ndef handler(e, c):\n    print('began', flush=True)\n    time.sleep(1)\n    print('came to its end')\n",
+                      python, Timeout=5)
     function.call()
     raw = aws.Raw(server)
     path = aws.function_path(function.name, "invocations")
@@ -289,6 +290,7 @@ def test_a_caller_who_goes_away_does_not_stop_the_function(server, deploy, pytho
     head += "".join(f"{name}: {value}\r\n" for name, value in signed if name.lower() not in ("host", "content-length"))
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head.encode() + b"\r\n{}")
+        until(lambda: len(aws.log_messages(logs, function.name, "began")) == 2, "the invocation to begin")
 
     def ended():
         return len(aws.log_messages(logs, function.name, '"came to its end"')) == 2
