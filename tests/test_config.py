@@ -3,14 +3,13 @@
 import os
 import signal
 import socket
-import subprocess
 import time
 
 import pytest
 from harness import aws, lab
-from harness.cli import martlet, run
+from harness.cli import run
 from harness.paths import martlet_binary
-from harness.server import Server, free_port, plain_environment
+from harness.server import free_port, plain_environment
 from harness.waiting import until
 
 

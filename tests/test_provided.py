@@ -8,10 +8,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from harness import lab
-from harness.aws import ROLE, tail
+from harness.aws import tail
 from harness.paths import EXAMPLES, NODE_MODULES, build_example, tool
-from harness.zips import make_zip, zip_directory
+from harness.zips import make_zip
 
 RUNTIME = "provided.al2023"
 SHELL = (EXAMPLES / "shell" / "bootstrap").read_text()

@@ -3,7 +3,6 @@
 import io
 import stat
 import zipfile
-from pathlib import Path
 
 
 def make_zip(files: dict[str, str | bytes], executable: tuple[str, ...] = ("bootstrap",)) -> bytes:
@@ -27,18 +26,4 @@ def zip_with_symlink(name: str, target: str, files: dict[str, str | bytes]) -> b
         link.create_system = 3
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, target)
-    return buffer.getvalue()
-
-
-def zip_directory(root: Path, extra: dict[str, str | bytes] | None = None, under: str = "") -> bytes:
-    """A zip of a directory's files, keeping their modes; `extra` adds files, `under` puts the tree in a folder."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                archive.write(path, Path(under) / path.relative_to(root))
-        for name, content in (extra or {}).items():
-            entry = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
-            entry.external_attr = (stat.S_IFREG | (0o755 if name == "bootstrap" else 0o644)) << 16
-            archive.writestr(entry, content)
     return buffer.getvalue()
