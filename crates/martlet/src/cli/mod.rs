@@ -21,7 +21,7 @@ A first function in a minute:
   martlet logs hello-python
 
 Any AWS client works as well:
-  export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_REGION=us-east-1
+  export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
   export AWS_SHARED_CREDENTIALS_FILE=~/.local/share/martlet/credentials
   aws lambda list-functions
 

@@ -39,7 +39,11 @@ pub(super) fn text(config: &Config, address: SocketAddr, in_force: &InForce, run
         let _ = writeln!(notices, "{}", yellow(format_args!("! {notice}")));
     }
     let exports = [
-        format!("export AWS_ENDPOINT_URL={} AWS_REGION={}", endpoint(address), config.region),
+        format!(
+            "export AWS_ENDPOINT_URL={} AWS_REGION={region} AWS_DEFAULT_REGION={region}",
+            endpoint(address),
+            region = config.region
+        ),
         format!(
             "export AWS_SHARED_CREDENTIALS_FILE={}",
             shell_word(&config.data_dir.join(FILE_NAME).to_string_lossy())
