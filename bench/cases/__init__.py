@@ -1,0 +1,13 @@
+"""One file a case, or a few that belong together. A case is a function `(bench, base, flags)`: it measures into `bench`, keeps its
+files in the directory `base`, and starts servers with `flags` at least.
+
+The second number is the most seconds that a case may take in a usual run; it is stopped then, and the others go on.
+"""
+
+from . import at_rest, cold, warm
+
+CASES = {
+    "warm": (warm.measure, 240),
+    "cold": (cold.measure, 240),
+    "rest": (at_rest.measure, 60),
+}
