@@ -1,7 +1,7 @@
 //! The server's end of a managed runtime's control socket.
 
 use crate::bootstraps::CONTROL_FD;
-use crate::frame::{self, Decoded, Frame, FrameError, InvokeMeta, Kind};
+use crate::frame::{self, Decoded, Frame, FrameError, InvokeMeta, Kind, RestoreMeta};
 use crate::life::Input;
 use crate::outcome::Failure;
 use bytes::{Buf, Bytes};
@@ -37,6 +37,8 @@ pub(crate) struct Channel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaiting {
     Ready,
+    /// The end of an init phase that may also end in waiting to be forked.
+    Parked,
     Nothing,
     Answer,
 }
@@ -63,18 +65,33 @@ impl Channel {
     pub(crate) fn pair() -> io::Result<(Self, (OwnedFd, i32))> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        Ok((Self::new(ours.into())?, (theirs.into(), CONTROL_FD)))
+        Ok((Self::new(ours.into(), Awaiting::Ready)?, (theirs.into(), CONTROL_FD)))
     }
 
-    fn new(socket: OwnedFd) -> io::Result<Self> {
+    /// The same for a process that is to become a template.
+    pub(crate) fn pair_of_template() -> io::Result<(Self, (OwnedFd, i32))> {
+        let (mut channel, theirs) = Self::pair()?;
+        channel.awaiting = Awaiting::Parked;
+        Ok((channel, theirs))
+    }
+
+    fn new(socket: OwnedFd, awaiting: Awaiting) -> io::Result<Self> {
         Ok(Self {
             socket: register(socket, Interest::READABLE)?,
             full: None,
             outgoing: [Bytes::new(), Bytes::new()],
             incoming: Vec::with_capacity(FIRST_READ),
             sequence: 0,
-            awaiting: Awaiting::Ready,
+            awaiting,
         })
+    }
+
+    /// Tells a process that is forked, or about to be, what differs from its template. It is little, and the socket is
+    /// empty: it never has to wait.
+    pub(crate) fn restore(&mut self, meta: &RestoreMeta<'_>) {
+        self.outgoing = [frame::restore(meta), Bytes::new()];
+        // A failure shows again when the answer is waited for.
+        let _ = self.write();
     }
 
     /// Begins to send an event. As much as the socket takes at once is written here, which is all of a usual event.
@@ -148,6 +165,9 @@ impl Channel {
     fn interpret(&mut self, frame: Frame) -> Result<Input, ChannelError> {
         let expected = match self.awaiting {
             Awaiting::Ready => matches!(frame.kind, Kind::Ready | Kind::InitError) && frame.sequence == 0,
+            Awaiting::Parked => {
+                matches!(frame.kind, Kind::Parked | Kind::Ready | Kind::InitError) && frame.sequence == 0
+            }
             Awaiting::Answer => {
                 matches!(frame.kind, Kind::Response | Kind::Error | Kind::TooLarge)
                     && frame.sequence == self.sequence
@@ -158,12 +178,14 @@ impl Channel {
         if !expected {
             return Err(ChannelError::OutOfTurn(frame.kind));
         }
-        self.awaiting = Awaiting::Nothing;
+        let awaited = std::mem::replace(&mut self.awaiting, Awaiting::Nothing);
         Ok(match frame.kind {
+            Kind::Ready if awaited == Awaiting::Parked => Input::Unforkable(frame::unforkable(&frame.meta)),
             Kind::Ready => Input::Ready,
+            Kind::Parked => Input::Parked,
             Kind::Response => Input::Response(frame.payload),
             Kind::TooLarge => Input::Error { failure: Failure::too_large(), fatal: false },
-            Kind::InitError | Kind::Error | Kind::Invoke => {
+            Kind::InitError | Kind::Error | Kind::Invoke | Kind::Restore => {
                 let meta = frame::error_meta(&frame.meta);
                 let failure = Failure {
                     error_type: meta.error_type.unwrap_or_else(|| "Runtime.Unknown".to_owned()),
@@ -363,6 +385,44 @@ mod tests {
         let (mut channel, mut theirs) = pair();
         theirs.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert!(matches!(next(&mut channel).await, Err(ChannelError::Frame(_))));
+    }
+
+    #[tokio::test]
+    async fn only_a_template_may_park_and_only_once() {
+        let parked = frame(Kind::Parked, 0, "", b"");
+        let (mut channel, mut theirs) = pair();
+        theirs.write_all(&parked).unwrap();
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::OutOfTurn(Kind::Parked))));
+
+        let template = || {
+            let (channel, (theirs, _)) = Channel::pair_of_template().unwrap();
+            (channel, Plain::from(theirs))
+        };
+        let (mut channel, mut theirs) = template();
+        theirs.write_all(&parked.repeat(2)).unwrap();
+        assert!(matches!(next(&mut channel).await, Ok(Input::Parked)));
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::OutOfTurn(Kind::Parked))));
+
+        let (mut channel, mut theirs) = template();
+        theirs.write_all(&frame(Kind::Ready, 0, r#"{"unforkable":"a thread"}"#, b"")).unwrap();
+        assert!(matches!(next(&mut channel).await, Ok(Input::Unforkable(why)) if why == "a thread"));
+        channel.deliver(&invocation(b"1"), Timestamp(1));
+        assert_eq!(read_event(&mut theirs), b"1");
+        theirs.write_all(&frame(Kind::Response, 1, "", b"2")).unwrap();
+        assert!(matches!(next(&mut channel).await, Ok(Input::Response(answer)) if answer == "2"));
+    }
+
+    #[tokio::test]
+    async fn a_restored_process_is_told_before_it_asks() {
+        let (mut channel, mut theirs) = pair();
+        let env = std::collections::BTreeMap::from([("STREAM", "s")]);
+        channel.restore(&RestoreMeta { env: &env });
+        let mut told = vec![0; frame::restore(&RestoreMeta { env: &env }).len()];
+        theirs.read_exact(&mut told).unwrap();
+        assert_eq!((told[0], &told[frame::HEADER_BYTES..]), (2, &br#"{"env":{"STREAM":"s"}}"#[..]));
+        ready(&mut channel, &mut theirs).await;
+        channel.deliver(&invocation(b"1"), Timestamp(1));
+        assert_eq!(read_event(&mut theirs), b"1");
     }
 
     #[tokio::test]

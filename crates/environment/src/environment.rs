@@ -227,7 +227,11 @@ impl Environment {
     /// Carries out what the life cycle asks for during an invocation, and returns its end.
     fn carry_out(&mut self, output: Output) -> Option<Completion> {
         match output {
-            Output::Wait | Output::Initialized | Output::InitFailed { .. } => None,
+            Output::Wait
+            | Output::Initialized
+            | Output::Unforkable(_)
+            | Output::Parked { .. }
+            | Output::InitFailed { .. } => None,
             Output::Deliver => {
                 self.write_start();
                 if let (Some(process), Some(current)) = (&mut self.process, &self.current) {

@@ -14,6 +14,7 @@
 //! number of the event that it answers. Frames that belong to no event carry 0.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::collections::BTreeMap;
 
 /// Bytes before the meta.
 pub(crate) const HEADER_BYTES: usize = 16;
@@ -33,7 +34,10 @@ const COPIED_BYTES: usize = 4 * 1024;
 pub(crate) enum Kind {
     /// To the bootstrap: an event. Meta: [`InvokeMeta`]; payload: the event.
     Invoke = 1,
-    /// From it: the handler is loaded, events may come. Empty.
+    /// To a bootstrap that has just been forked from a template: what it is from here on. Meta: [`RestoreMeta`].
+    Restore = 2,
+    /// From it: the handler is loaded, events may come. Empty, but from one that was to become a template and cannot:
+    /// meta `{"unforkable"}` then says why.
     Ready = 16,
     /// From it: the handler could not be loaded. Meta: `{"errorType"}`; payload: the error document.
     InitError = 17,
@@ -43,11 +47,13 @@ pub(crate) enum Kind {
     Error = 19,
     /// From it: the result is longer than [`PAYLOAD_BYTES`]. Empty.
     TooLarge = 20,
+    /// From it: the handler is loaded, and the process waits to be forked. It sends nothing after this. Empty.
+    Parked = 21,
 }
 
 impl Kind {
     fn from_bootstrap(byte: u8) -> Option<Self> {
-        [Self::Ready, Self::InitError, Self::Response, Self::Error, Self::TooLarge]
+        [Self::Ready, Self::InitError, Self::Response, Self::Error, Self::TooLarge, Self::Parked]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -99,9 +105,26 @@ pub(crate) struct InvokeMeta<'a> {
     pub(crate) client: Option<&'a str>,
 }
 
+/// What a forked bootstrap is told.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct RestoreMeta<'a> {
+    /// Environment variables that differ from the template's.
+    pub(crate) env: &'a BTreeMap<&'a str, &'a str>,
+}
+
 /// Header and meta of an [`Kind::Invoke`] frame whose payload, of `payload_bytes`, is written right after it.
 #[must_use]
 pub(crate) fn invoke_head(sequence: u32, meta: &InvokeMeta<'_>, payload_bytes: usize) -> Bytes {
+    head(Kind::Invoke, sequence, meta, payload_bytes)
+}
+
+/// A whole [`Kind::Restore`] frame.
+#[must_use]
+pub(crate) fn restore(meta: &RestoreMeta<'_>) -> Bytes {
+    head(Kind::Restore, 0, meta, 0)
+}
+
+fn head(kind: Kind, sequence: u32, meta: &impl serde::Serialize, payload_bytes: usize) -> Bytes {
     let mut head = BytesMut::with_capacity(HEADER_BYTES + 256).writer();
     head.get_mut().put_bytes(0, HEADER_BYTES);
     // Writing strings and numbers into memory has no way to fail; an empty meta would be refused by the bootstrap.
@@ -110,7 +133,7 @@ pub(crate) fn invoke_head(sequence: u32, meta: &InvokeMeta<'_>, payload_bytes: u
     let mut head = head.into_inner();
     let meta_bytes = head.len() - HEADER_BYTES;
     let mut fixed = &mut head[..HEADER_BYTES];
-    fixed.put_u32(u32::from(Kind::Invoke as u8) << 24);
+    fixed.put_u32(u32::from(kind as u8) << 24);
     fixed.put_u32(sequence);
     fixed.put_u32(saturate(meta_bytes));
     fixed.put_u32(saturate(payload_bytes));
@@ -189,6 +212,35 @@ pub(crate) fn error_meta(meta: &[u8]) -> ErrorMeta {
     meta
 }
 
+/// What the meta of a ready frame says.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct ReadyMeta {
+    unforkable: Option<String>,
+}
+
+/// Longest reason that is passed on, in characters.
+const REASON_CHARS: usize = 300;
+
+/// Why a process that was to become a template says that it cannot be forked: one line, however it was written.
+pub(crate) fn unforkable(meta: &[u8]) -> String {
+    let meta: ReadyMeta = serde_json::from_slice(meta).unwrap_or_default();
+    let text = meta.unforkable.unwrap_or_default();
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut reason = String::new();
+    for word in words {
+        if !reason.is_empty() {
+            reason.push(' ');
+        }
+        reason.push_str(word);
+        if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS) {
+            reason.truncate(end);
+            break;
+        }
+    }
+    if reason.is_empty() { "its runtime does not say why".to_owned() } else { reason }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +265,27 @@ mod tests {
         assert_eq!(&head[16..], br#"{"id":"i","deadline":7,"arn":"a","trace":"t\""}"#);
         let with_client = InvokeMeta { client: Some("{}"), ..meta };
         assert!(invoke_head(3, &with_client, 5).ends_with(br#","client":"{}"}"#));
+    }
+
+    #[test]
+    fn a_restored_bootstrap_is_told_its_variables() {
+        let frame = restore(&RestoreMeta { env: &BTreeMap::from([("A", "1"), ("B", "\"")]) });
+        let meta = br#"{"env":{"A":"1","B":"\""}}"#;
+        assert_eq!(&frame[..12], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, meta.len() as u8]);
+        assert_eq!((&frame[12..16], &frame[16..]), (&[0u8; 4][..], &meta[..]));
+    }
+
+    #[test]
+    fn reasons_are_one_short_line() {
+        let reason = |text: &str| unforkable(serde_json::json!({ "unforkable": text }).to_string().as_bytes());
+        assert_eq!(reason("a thread is alive: x"), "a thread is alive: x");
+        assert_eq!(reason("two\r\nlines\u{1b}[31m \t and\0more"), "two lines [31m and more");
+        assert_eq!(reason(&"ü".repeat(400)).chars().count(), REASON_CHARS);
+        assert_eq!(reason(&"word ".repeat(400)).chars().count(), REASON_CHARS);
+        let silent = "its runtime does not say why";
+        for strange in ["", "{}", "[]", r#"{"unforkable":7}"#, r#"{"unforkable":" \n"}"#] {
+            assert_eq!(unforkable(strange.as_bytes()), silent, "{strange}");
+        }
     }
 
     #[test]
@@ -243,7 +316,7 @@ mod tests {
     }
 
     fn kinds() -> impl Strategy<Value = u8> {
-        16u8..=20
+        16u8..=21
     }
 
     proptest! {

@@ -12,17 +12,35 @@
 //! ```
 //! An environment whose init phase failed is Broken: its process is gone, and the init phase runs again inside its
 //! first invocation ("suppressed init"), under the function's own timeout, and is billed with it.
+//!
+//! A template's life ends where an environment's begins, unless its process turns out not to be one that can be forked;
+//! a forked environment has its template's init phase behind it already:
+//! ```text
+//!              parked                               ready
+//! Preparing ----+-----> Parked          Restoring ----+----> Idle
+//!               | unforkable                          | failed
+//!               +-----> Idle                          +----> Broken
+//!               | failed
+//!               +-----> Broken
+//! ```
 
 use crate::outcome::{Exit, Failure};
 use bytes::Bytes;
 use martlet_model::limits::INIT_MILLIS;
 use std::time::{Duration, Instant};
 
+/// How long a forked process may take until it is ready, its after-restore hooks included.
+const RESTORE_MILLIS: u64 = 10_000;
+
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// The runtime has loaded the function and waits for events.
     Ready,
+    /// The runtime has loaded the function and waits to be forked.
+    Parked,
+    /// The runtime was to become a template, has loaded the function, cannot be forked, and waits for events.
+    Unforkable(String),
     /// The runtime says that it could not.
     InitError(Failure),
     /// The handler's result.
@@ -46,6 +64,10 @@ pub(crate) enum Output {
     Wait,
     /// The init phase is over and went well.
     Initialized,
+    /// The init phase of what was to become a template is over, and it is an environment, for this reason.
+    Unforkable(String),
+    /// The init phase of a template is over and went well.
+    Parked { took: Duration },
     /// The init phase is over and failed: report it and end the process.
     InitFailed { took: Duration, why: InitFailure },
     /// Start a process in place of the one that failed.
@@ -103,6 +125,9 @@ pub(crate) struct Life {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Starting { since: Instant },
+    Preparing { since: Instant },
+    Parked,
+    Restoring { since: Instant },
     Broken,
     Idle,
     Restarting { begun: Instant, since: Instant },
@@ -116,12 +141,26 @@ impl Life {
         Self { phase: Phase::Starting { since: now }, timeout, init: None }
     }
 
+    /// A process that is to become a template.
+    pub(crate) fn template(now: Instant, timeout: Duration) -> Self {
+        Self { phase: Phase::Preparing { since: now }, timeout, init: None }
+    }
+
+    /// An environment that is forked now. `init` is the template's init phase, if this environment is the one that is
+    /// billed for it.
+    pub(crate) fn forked(now: Instant, timeout: Duration, init: Option<Duration>) -> Self {
+        Self { phase: Phase::Restoring { since: now }, timeout, init }
+    }
+
     /// When [`Life::expire`] wants to be called, if nothing else happens before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Starting { since } => Some(since + Duration::from_millis(INIT_MILLIS)),
+            Phase::Starting { since } | Phase::Preparing { since } => {
+                Some(since + Duration::from_millis(INIT_MILLIS))
+            }
+            Phase::Restoring { since } => Some(since + Duration::from_millis(RESTORE_MILLIS)),
             Phase::Restarting { begun, .. } | Phase::Running { begun } => Some(begun + self.timeout),
-            Phase::Broken | Phase::Idle | Phase::Over => None,
+            Phase::Parked | Phase::Broken | Phase::Idle | Phase::Over => None,
         }
     }
 
@@ -134,8 +173,11 @@ impl Life {
     /// of it, and is not billed.
     pub(crate) fn launched(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Starting { since } | Phase::Restarting { since, .. } => *since = now,
-            Phase::Broken | Phase::Idle | Phase::Running { .. } | Phase::Over => {}
+            Phase::Starting { since }
+            | Phase::Preparing { since }
+            | Phase::Restoring { since }
+            | Phase::Restarting { since, .. } => *since = now,
+            Phase::Parked | Phase::Broken | Phase::Idle | Phase::Running { .. } | Phase::Over => {}
         }
     }
 
@@ -155,15 +197,21 @@ impl Life {
                 self.phase = Phase::Restarting { begun: now, since: now };
                 Output::Restart
             }
-            Phase::Over => Output::Undelivered,
-            Phase::Starting { .. } | Phase::Restarting { .. } | Phase::Running { .. } => Output::Wait,
+            Phase::Over | Phase::Parked => Output::Undelivered,
+            Phase::Starting { .. }
+            | Phase::Preparing { .. }
+            | Phase::Restoring { .. }
+            | Phase::Restarting { .. }
+            | Phase::Running { .. } => Output::Wait,
         }
     }
 
     /// The deadline has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Output {
         match self.phase {
-            Phase::Starting { since } => self.init_failed(now - since, InitFailure::TimedOut),
+            Phase::Starting { since } | Phase::Preparing { since } | Phase::Restoring { since } => {
+                self.init_failed(now - since, InitFailure::TimedOut)
+            }
             Phase::Restarting { begun, since } => {
                 let failed_init = Some(now - since);
                 // What is shown and billed is the timeout, not when the timer got to it.
@@ -172,14 +220,15 @@ impl Life {
             Phase::Running { begun } => {
                 self.finish(begun, begun + self.timeout, Verdict::TimedOut, None, false)
             }
-            Phase::Broken | Phase::Idle | Phase::Over => Output::Wait,
+            Phase::Parked | Phase::Broken | Phase::Idle | Phase::Over => Output::Wait,
         }
     }
 
     /// Something happened.
     pub(crate) fn input(&mut self, now: Instant, input: Input) -> Output {
         match self.phase {
-            Phase::Starting { since } => self.starting(now, since, input),
+            Phase::Starting { since } | Phase::Restoring { since } => self.starting(now, since, input),
+            Phase::Preparing { since } => self.preparing(now, since, input),
             Phase::Restarting { begun, since } => self.restarting(now, begun, since, input),
             Phase::Running { begun } => self.running(now, begun, input),
             Phase::Idle => {
@@ -190,7 +239,7 @@ impl Life {
                 }
                 Output::Wait
             }
-            Phase::Broken | Phase::Over => Output::Wait,
+            Phase::Parked | Phase::Broken | Phase::Over => Output::Wait,
         }
     }
 
@@ -199,10 +248,25 @@ impl Life {
         match init_input(input) {
             None => {
                 self.phase = Phase::Idle;
-                self.init = Some(took);
+                self.init = Some(self.init.unwrap_or_default() + took);
                 Output::Initialized
             }
             Some(why) => self.init_failed(took, why),
+        }
+    }
+
+    fn preparing(&mut self, now: Instant, since: Instant, input: Input) -> Output {
+        match input {
+            Input::Parked => {
+                self.phase = Phase::Parked;
+                Output::Parked { took: now - since }
+            }
+            Input::Unforkable(why) => {
+                self.phase = Phase::Idle;
+                self.init = Some(now - since);
+                Output::Unforkable(why)
+            }
+            other => self.starting(now, since, other),
         }
     }
 
@@ -234,9 +298,12 @@ impl Life {
                 self.phase = Phase::Over;
                 return Output::Undelivered;
             }
-            Input::Ready | Input::InitError(_) | Input::Violation | Input::NoEntrypoint(_) => {
-                (Verdict::Exited(Exit::KILLED), false)
-            }
+            Input::Ready
+            | Input::Parked
+            | Input::Unforkable(_)
+            | Input::InitError(_)
+            | Input::Violation
+            | Input::NoEntrypoint(_) => (Verdict::Exited(Exit::KILLED), false),
         };
         self.finish(begun, now, verdict, None, reusable)
     }
@@ -271,7 +338,9 @@ fn init_input(input: Input) -> Option<InitFailure> {
         Input::InitError(failure) | Input::Error { failure, .. } => Some(InitFailure::Failed(failure)),
         Input::Exited(exit) => Some(InitFailure::Exited(exit)),
         Input::NoEntrypoint(reason) => Some(InitFailure::NoEntrypoint(reason)),
-        Input::Response(_) | Input::Lost | Input::Violation => Some(InitFailure::Exited(Exit::KILLED)),
+        Input::Response(_) | Input::Lost | Input::Violation | Input::Parked | Input::Unforkable(_) => {
+            Some(InitFailure::Exited(Exit::KILLED))
+        }
     }
 }
 

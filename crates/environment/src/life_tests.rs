@@ -13,6 +13,16 @@ impl World {
         Self { origin, life: Life::new(origin, Duration::from_secs(3)) }
     }
 
+    fn template() -> Self {
+        let origin = Instant::now();
+        Self { origin, life: Life::template(origin, Duration::from_secs(3)) }
+    }
+
+    fn forked(init: Option<Duration>) -> Self {
+        let origin = Instant::now();
+        Self { origin, life: Life::forked(origin, Duration::from_secs(3), init) }
+    }
+
     fn at(&self, micros: u64) -> Instant {
         self.origin + Duration::from_micros(micros)
     }
@@ -191,14 +201,84 @@ fn speaking_out_of_turn_ends_the_environment() {
     assert!(matches!(failed, Output::InitFailed { why: InitFailure::Exited(_), .. }), "{failed:?}");
 }
 
+#[test]
+fn a_template_parks_and_is_no_environment() {
+    let mut world = World::template();
+    assert_eq!(world.life.deadline(), Some(world.at(10_000_000)));
+    let launched = world.at(30_000);
+    world.life.launched(launched);
+    assert_eq!(world.input(230_000, Input::Parked), Output::Parked { took: Duration::from_millis(200) });
+    assert_eq!(world.life.deadline(), None);
+    assert_eq!(world.begin(300_000), Output::Undelivered);
+    assert_eq!(world.input(300_001, Input::Ready), Output::Wait);
+}
+
+#[test]
+fn a_template_that_cannot_be_forked_is_the_environment() {
+    let mut world = World::template();
+    assert_eq!(world.input(200_000, Input::Unforkable("x".into())), Output::Unforkable("x".into()));
+    assert_eq!(world.begin(300_000), Output::Deliver);
+    let first = finished(world.input(310_000, Input::Response(Bytes::new())));
+    assert_eq!((first.init, first.billed_ms), (Some(Duration::from_millis(200)), 210));
+}
+
+#[test]
+fn a_template_that_fails_leaves_an_environment_to_try_again() {
+    let mut world = World::template().broken();
+    assert_eq!(world.begin(0), Output::Restart);
+
+    let mut world = World::template();
+    let late = world.at(10_000_000);
+    assert!(matches!(world.life.expire(late), Output::InitFailed { why: InitFailure::TimedOut, .. }));
+    assert_eq!(world.begin(10_000_001), Output::Restart);
+}
+
+#[test]
+fn a_fork_is_billed_with_its_own_time_and_the_first_with_the_templates() {
+    for (init, expected, billed) in [(Some(200), 202, 203), (None, 2, 3)] {
+        let mut world = World::forked(init.map(Duration::from_millis));
+        assert_eq!(world.life.deadline(), Some(world.at(10_000_000)));
+        world.input(2_000, Input::Ready);
+        assert_eq!(world.begin(5_000), Output::Deliver);
+        let first = finished(world.input(5_500, Input::Response(Bytes::new())));
+        assert_eq!((first.init, first.billed_ms), (Some(Duration::from_millis(expected)), billed));
+        world.begin(6_000);
+        let second = finished(world.input(6_500, Input::Response(Bytes::new())));
+        assert_eq!((second.init, second.billed_ms), (None, 1));
+    }
+}
+
+#[test]
+fn a_fork_that_fails_is_started_anew_inside_the_invocation() {
+    let mut silent = World::forked(None);
+    let late = silent.at(10_000_000);
+    assert!(matches!(silent.life.expire(late), Output::InitFailed { why: InitFailure::TimedOut, .. }));
+
+    let mut parked = World::forked(None);
+    assert!(matches!(parked.input(1, Input::Parked), Output::InitFailed { why: InitFailure::Exited(_), .. }));
+
+    let mut world = World::forked(Some(Duration::from_millis(200))).broken();
+    assert_eq!(world.begin(0), Output::Restart);
+    assert_eq!(world.input(50_000, Input::Ready), Output::Deliver);
+    let first = finished(world.input(51_000, Input::Response(Bytes::new())));
+    assert_eq!(first.init, Some(Duration::from_millis(200)), "the template's init phase is still to be paid for");
+}
+
 fn inputs() -> impl Strategy<Value = u8> {
-    0u8..9
+    0u8..11
 }
 
 proptest! {
     #[test]
-    fn every_event_that_begins_ends_exactly_once(steps in prop::collection::vec((inputs(), 1u64..2_000_000), 0..60)) {
-        let mut world = World::new();
+    fn every_event_that_begins_ends_exactly_once(
+        birth in 0u8..3,
+        steps in prop::collection::vec((inputs(), 1u64..2_000_000), 0..60),
+    ) {
+        let mut world = match birth {
+            0 => World::new(),
+            1 => World::template(),
+            _ => World::forked(Some(Duration::from_millis(7))),
+        };
         let (mut clock, mut open, mut billed) = (0, false, 0);
         for (step, pause) in steps {
             clock += pause;
@@ -224,6 +304,8 @@ proptest! {
                 5 => world.life.input(now, Input::Error { failure: failure("E"), fatal: pause % 2 == 0 }),
                 6 => world.life.input(now, Input::Exited(exit(ExitStatus::Code(1)))),
                 7 => world.life.input(now, Input::Lost),
+                8 => world.life.input(now, Input::Parked),
+                9 => world.life.input(now, Input::Unforkable(String::new())),
                 _ => world.life.input(now, Input::Violation),
             };
             match output {
