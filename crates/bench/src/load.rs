@@ -27,6 +27,12 @@ pub(crate) struct Options {
     /// Size of the payload in bytes: a JSON text of so many
     #[arg(long, default_value_t = 2)]
     payload: usize,
+    /// A header to send along, unsigned: NAME:VALUE
+    #[arg(long)]
+    header: Vec<String>,
+    /// A header that every answer must have: NAME:VALUE; `others` counts those without it
+    #[arg(long)]
+    expect: Option<String>,
     /// Connections
     #[arg(long, default_value_t = 1)]
     concurrency: usize,
@@ -61,7 +67,7 @@ enum LoadError {
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let request = request(options)?;
     let start = Barrier::new(options.concurrency);
-    let results: Vec<Result<Vec<u64>, String>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Seen, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..options.concurrency)
             .map(|_| scope.spawn(|| connection(options, &request, &start).map_err(|error| error.to_string())))
             .collect();
@@ -71,8 +77,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             .collect()
     });
     let errors: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).collect();
-    let mut latencies: Vec<u64> =
-        results.iter().filter_map(|result| result.as_ref().ok()).flatten().copied().collect();
+    let good = || results.iter().filter_map(|result| result.as_ref().ok());
+    let mut latencies: Vec<u64> = good().flat_map(|seen| &seen.latencies).copied().collect();
+    let others: usize = good().map(|seen| seen.others).sum();
     if let Some(path) = &options.raw {
         std::fs::write(path, latencies.iter().map(|latency| format!("{latency}\n")).collect::<String>())?;
     }
@@ -90,11 +97,19 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     println!(
         "{}",
         serde_json::json!({
-            "requests": latencies.len(), "errors": errors.len(), "first_error": errors.first(),
+            "requests": latencies.len(), "errors": errors.len(), "first_error": errors.first(), "others": others,
             "p50_us": at(0.50), "p90_us": at(0.90), "p99_us": at(0.99), "max_us": at(1.0), "per_second": per_second,
         })
     );
     Ok(())
+}
+
+/// What one connection saw.
+struct Seen {
+    /// In nanoseconds, one an answer.
+    latencies: Vec<u64>,
+    /// Answers without the header that was expected.
+    others: usize,
 }
 
 fn request(options: &Options) -> Result<Vec<u8>, Box<dyn Error>> {
@@ -110,11 +125,11 @@ fn request(options: &Options) -> Result<Vec<u8>, Box<dyn Error>> {
         0..=2 => b"{}".to_vec(),
         size => format!("\"{}\"", "x".repeat(size - 2)).into_bytes(),
     };
-    Ok(invocation(&credentials, &options.region, &options.address.to_string(), function, &payload))
+    let host = options.address.to_string();
+    Ok(invocation(&credentials, &options.region, &host, function, &options.header, &payload))
 }
 
-/// One connection's latencies, in nanoseconds.
-fn connection(options: &Options, request: &[u8], start: &Barrier) -> Result<Vec<u64>, Box<dyn Error>> {
+fn connection(options: &Options, request: &[u8], start: &Barrier) -> Result<Seen, Box<dyn Error>> {
     let opened = TcpStream::connect(options.address).and_then(|stream| {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -128,13 +143,16 @@ fn connection(options: &Options, request: &[u8], start: &Barrier) -> Result<Vec<
     let warm = began + Duration::from_secs_f64(if options.count.is_some() { 0.0 } else { options.warmup });
     let end = warm + Duration::from_secs_f64(options.seconds);
     let mut latencies = Vec::with_capacity(1 << 16);
+    let mut others = 0;
+    let expected = options.expect.as_ref().and_then(|header| header.split_once(':'));
     loop {
         let sent = Instant::now();
         if sent >= end || options.count.is_some_and(|count| latencies.len() >= count) {
-            return Ok(latencies);
+            return Ok(Seen { latencies, others });
         }
         stream.write_all(request)?;
         receive(&mut stream, &mut buffer)?;
+        others += usize::from(expected.is_some_and(|(name, value)| !has_header(&buffer, name, value)));
         if sent >= warm {
             latencies.push(u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
@@ -174,4 +192,13 @@ fn receive(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), Box<dyn E
             Err(LoadError::Refused(format!("{head} {}", String::from_utf8_lossy(&buffer[..]))).into())
         }
     }
+}
+
+fn has_header(answer: &[u8], name: &str, value: &str) -> bool {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_default();
+    String::from_utf8_lossy(&answer[..end]).lines().any(|line| {
+        line.split_once(':').is_some_and(|(found, text)| {
+            found.eq_ignore_ascii_case(name) && text.trim().eq_ignore_ascii_case(value)
+        })
+    })
 }

@@ -5,6 +5,7 @@
 
 mod floor;
 mod load;
+mod ping;
 mod sign;
 
 use clap::{Parser, Subcommand};
@@ -28,12 +29,23 @@ enum Command {
     },
     /// Send requests as fast as they are answered; prints one JSON document
     Load(load::Options),
+    /// Send a few bytes to another process over a Unix socket and back, again and again; prints one JSON document
+    Ping {
+        /// How long
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+    },
+    /// The other process of `ping`
+    #[command(hide = true)]
+    Echo,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Floor { listen } => floor::serve(listen),
         Command::Load(options) => load::run(&options),
+        Command::Ping { seconds } => ping::play(seconds),
+        Command::Echo => ping::echo(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,12 +21,14 @@ pub(crate) fn read_credentials(text: &str) -> Option<Credentials> {
     Some(Credentials { key: value("aws_access_key_id")?, secret: value("aws_secret_access_key")? })
 }
 
-/// The whole HTTP request that invokes `function` at `host` with `payload`, signed for now.
+/// The whole HTTP request that invokes `function` at `host` with `payload`, signed for now; `headers` (`NAME:VALUE`) stay
+/// unsigned.
 pub(crate) fn invocation(
     credentials: &Credentials,
     region: &str,
     host: &str,
     function: &str,
+    headers: &[String],
     payload: &[u8],
 ) -> Vec<u8> {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
@@ -47,8 +49,9 @@ pub(crate) fn invocation(
     let mut request = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nX-Amz-Date: {time}\r\nX-Amz-Content-Sha256: {hash}\r\n\
          Authorization: AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+         {}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         credentials.key,
+        headers.iter().map(|header| format!("{header}\r\n")).collect::<String>(),
         payload.len()
     )
     .into_bytes();
