@@ -17,6 +17,7 @@ mod child;
 pub mod doctor;
 mod error;
 mod launcher;
+mod park_library;
 mod seccomp;
 mod server;
 mod spec;
@@ -25,7 +26,10 @@ mod wire;
 
 pub use error::{LaunchError, Refusal, StartError, Step};
 pub use launcher::launcher_main;
-pub use server::{ExitStatus, ExitWatch, Launcher, LauncherProcess, Sandbox, Usage};
+pub use park_library::PARK_LIBRARY;
+pub use server::{
+    ExitStatus, ExitWatch, ForkError, ForkStep, Launcher, LauncherProcess, Parking, Sandbox, Shell, Usage,
+};
 pub use spec::{Bind, Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
 pub use wire::InForce;
 
