@@ -4,10 +4,15 @@ files in the directory `base`, and starts servers with `flags` at least.
 The second number is the most seconds that a case may take in a usual run; it is stopped then, and the others go on.
 """
 
-from . import at_rest, cold, warm
+from . import at_rest, burst, cold, footprint, fork, many, rate, warm
 
 CASES = {
     "warm": (warm.measure, 240),
     "cold": (cold.measure, 240),
+    "fork": (fork.measure, 120),
+    "burst": (burst.measure, 60),
+    "rate": (rate.measure, 90),
+    "memory": (footprint.measure, 90),
+    "many": (many.measure, 180),
     "rest": (at_rest.measure, 60),
 }

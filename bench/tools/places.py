@@ -17,6 +17,10 @@ class Unmeasured(Exception):
     """A case could not be measured; the text says why. The others go on."""
 
 
+class Skipped(Unmeasured):
+    """This machine cannot do what the case measures; no fault of anybody."""
+
+
 def say(text):
     print(text, file=sys.stderr, flush=True)
 

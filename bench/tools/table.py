@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 
-from .places import BENCH, CORES, ROOT, Unmeasured
+from .places import BENCH, CORES, ROOT, Skipped, Unmeasured
 
 
 def part(values, which):
@@ -68,7 +68,8 @@ class Bench:
     def failure(self, case, why):
         """A case that could not be measured stands in the table as well."""
         self.rows.append((case, f"not measured: {' '.join(str(why).split())[:160]}", "", "", "", ""))
-        self.failed.append(case)
+        if not isinstance(why, Skipped):
+            self.failed.append(case)
 
     def compare(self, what, run, floor, target, floors):
         ratio = run["p50_us"] / floor["p50_us"]
