@@ -138,14 +138,8 @@ fn event(payload: &str) -> Invocation {
     }
 }
 
-fn limits() -> Limits {
-    Limits {
-        concurrency: 10,
-        concurrent_starts: 4,
-        memory_bytes: 1 << 30,
-        idle_millis: 600_000,
-        freeze_millis: 1,
-    }
+fn options() -> EngineOptions {
+    EngineOptions { concurrency: 10, freeze_after: Duration::from_millis(1), ..EngineOptions::default() }
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -166,7 +160,7 @@ async fn answer(engine: &Engine<Played>, deployment: &Arc<Deployment>, payload: 
 #[tokio::test]
 async fn environments_are_reused_and_a_broken_one_is_replaced() {
     let world = Played::default();
-    let engine = Engine::new(world.clone(), limits());
+    let engine = Engine::new(world.clone(), options());
     let d = deployment("1");
     assert_eq!(answer(&engine, &d, "a").await, "0");
     assert_eq!(answer(&engine, &d, "b").await, "0");
@@ -181,7 +175,7 @@ async fn environments_are_reused_and_a_broken_one_is_replaced() {
 #[tokio::test]
 async fn an_environment_is_frozen_in_time_whatever_else_is_idle() {
     let world = Played::default();
-    let engine = Engine::new(world.clone(), limits());
+    let engine = Engine::new(world.clone(), options());
     for (number, revision) in ["1", "2", "3", "4"].into_iter().enumerate() {
         answer(&engine, &deployment(revision), "a").await;
         let idle = Instant::now();
@@ -193,7 +187,7 @@ async fn an_environment_is_frozen_in_time_whatever_else_is_idle() {
 
 #[tokio::test]
 async fn an_event_that_never_arrived_is_given_to_another_environment() {
-    let engine = Engine::new(Played::default(), limits());
+    let engine = Engine::new(Played::default(), options());
     assert_eq!(answer(&engine, &deployment("1"), "dead once").await, "1");
     let refused = engine.invoke(&deployment("1"), event("dead always")).await;
     assert!(matches!(refused, Err(Rejected::KeepsDying(_))), "{refused:?}");
@@ -203,7 +197,7 @@ async fn an_event_that_never_arrived_is_given_to_another_environment() {
 #[tokio::test]
 async fn an_idle_environment_that_ends_is_forgotten() {
     let world = Played::default();
-    let engine = Engine::new(world.clone(), limits());
+    let engine = Engine::new(world.clone(), options());
     let d = deployment("1");
     assert_eq!(answer(&engine, &d, "a").await, "0");
     world.0.alive.lock().unwrap()[0].send_replace(false);
@@ -215,7 +209,7 @@ async fn an_idle_environment_that_ends_is_forgotten() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_stops_nothing() {
     let world = Played(Arc::new(World { gate: Some(Semaphore::new(0)), ..World::default() }));
-    let engine = Engine::new(world.clone(), limits());
+    let engine = Engine::new(world.clone(), options());
     let d = deployment("1");
     let call = tokio::spawn({
         let (engine, d) = (engine.clone(), Arc::clone(&d));
@@ -233,7 +227,7 @@ async fn a_caller_that_hangs_up_stops_nothing() {
 #[tokio::test]
 async fn a_start_that_fails_is_told_with_its_reason() {
     let world = Played(Arc::new(World { refuse_starts: true, ..World::default() }));
-    let engine = Engine::new(world, limits());
+    let engine = Engine::new(world, options());
     let refused = engine.invoke(&deployment("1"), event("a")).await.unwrap_err();
     assert_eq!(refused.to_string(), "no execution environment could be started: the world is full");
     assert!(engine.drain(Duration::from_secs(5)).await);
@@ -242,7 +236,7 @@ async fn a_start_that_fails_is_told_with_its_reason() {
 #[tokio::test]
 async fn a_new_revision_never_runs_on_an_old_environment() {
     let world = Played::default();
-    let engine = Engine::new(world.clone(), limits());
+    let engine = Engine::new(world.clone(), options());
     let (old, new) = (deployment("1"), deployment("2"));
     assert_eq!(answer(&engine, &old, "a").await, "0");
     assert_eq!(answer(&engine, &new, "a").await, "1");
@@ -254,7 +248,7 @@ async fn a_new_revision_never_runs_on_an_old_environment() {
 #[tokio::test]
 async fn callers_over_the_limit_are_throttled_and_callers_in_line_can_leave() {
     let world = Played(Arc::new(World { gate: Some(Semaphore::new(0)), ..World::default() }));
-    let engine = Engine::new(world.clone(), Limits { concurrency: 2, memory_bytes: 128 << 20, ..limits() });
+    let engine = Engine::new(world.clone(), EngineOptions { concurrency: 2, memory_bytes: 128 << 20, ..options() });
     let d = deployment("1");
     let call = |payload: &'static str| {
         let (engine, d) = (engine.clone(), Arc::clone(&d));

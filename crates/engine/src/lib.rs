@@ -5,10 +5,12 @@
 //! after, and wakes nobody.
 
 mod host;
+mod options;
 mod pressure;
 pub mod scheduler;
 
 pub use host::{ExecutionEnvironment, Host};
+pub use options::EngineOptions;
 pub use scheduler::{Counts, Limits};
 
 use martlet_environment::{Completed, Completion, Deployment};
@@ -42,6 +44,9 @@ pub enum Rejected {
         /// What there is in total.
         budget_mb: u64,
     },
+    /// There is more to do than this machine can do in time.
+    #[error("the function is called more often than this machine can run it; its line would not end in time")]
+    Overloaded,
     /// The platform could not start an environment.
     #[error("no execution environment could be started: {0}")]
     StartFailed(Arc<str>),
@@ -51,6 +56,40 @@ pub enum Rejected {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Closing,
+}
+
+/// How the environment that ran an invocation had come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// It had run events before.
+    Warm,
+    /// It had been started ahead of need, and waited.
+    Spare,
+    /// It was forked from a template for this invocation or one beside it in line.
+    Fork,
+    /// Its init phase was run for this invocation or one beside it in line.
+    Ordinary,
+}
+
+/// Which environment a caller asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Whichever serves soonest.
+    #[default]
+    Any,
+    /// One that has served nobody and is stopped afterwards: `Cold(Spare)` takes a spare, and makes one first when there is
+    /// none; `Cold(Fork)` forks; `Cold(Ordinary)` runs the init phase. A function that cannot be forked starts
+    /// ordinarily whatever is asked for. `Cold(Warm)` is the same as [`Wanted::Any`].
+    Cold(Start),
+}
+
+/// What became of an invocation that was run.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// What the function made of the event.
+    pub completed: Completed,
+    /// How the environment that ran it had come about.
+    pub start: Start,
 }
 
 /// What one function version has running, for `ls` and the health page.
@@ -77,7 +116,7 @@ impl<H: Host> Clone for Engine<H> {
 
 struct Shared<H: Host> {
     host: H,
-    limits: Limits,
+    options: EngineOptions,
     epoch: Instant,
     state: Mutex<State<H>>,
     /// Wakes the keeper when an environment becomes idle that wants it earlier than planned.
@@ -134,10 +173,17 @@ impl<H: Host> Engine<H> {
     /// An engine without environments. Must be called inside a tokio runtime, where its keeper task lives until
     /// [`Engine::drain`].
     #[must_use]
-    pub fn new(host: H, limits: Limits) -> Self {
+    pub fn new(host: H, options: EngineOptions) -> Self {
+        let limits = Limits {
+            concurrency: options.concurrency,
+            concurrent_starts: options.concurrent_starts,
+            memory_bytes: options.memory_bytes,
+            idle_millis: options.idle.as_millis() as u64,
+            freeze_millis: options.freeze_after.as_millis() as u64,
+        };
         let shared = Arc::new(Shared {
             host,
-            limits,
+            options,
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
@@ -163,16 +209,29 @@ impl<H: Host> Engine<H> {
     pub async fn invoke(
         &self,
         deployment: &Arc<Deployment>,
-        mut invocation: Invocation,
+        invocation: Invocation,
     ) -> Result<Completed, Rejected> {
+        Ok(self.run(deployment, invocation, Wanted::Any).await?.completed)
+    }
+
+    /// Runs one event on the kind of environment that is `wanted`, and says which start it had.
+    ///
+    /// # Errors
+    /// As [`Engine::invoke`].
+    pub async fn run(
+        &self,
+        deployment: &Arc<Deployment>,
+        mut invocation: Invocation,
+        _wanted: Wanted,
+    ) -> Result<Ran, Rejected> {
         let mut place = self.shared.arrive(deployment)?;
         for _ in 0..REDELIVERIES {
-            let mut busy = match place {
-                Place::Ready(busy) => busy,
-                Place::Line(line) => line.wait().await?,
+            let (mut busy, start) = match place {
+                Place::Ready(busy) => (busy, Start::Warm),
+                Place::Line(line) => (line.wait().await?, Start::Ordinary),
             };
             match busy.run(invocation).await {
-                Completion::Done(completed) => return Ok(completed),
+                Completion::Done(completed) => return Ok(Ran { completed, start }),
                 Completion::Undelivered(back) => {
                     invocation = back;
                     place = Place::Line(busy.exchange());
@@ -355,9 +414,9 @@ impl<H: Host> Shared<H> {
                 state.line.insert(ticket, sender);
                 Place::Line(Line { shared: Arc::clone(self), version, ticket, handed })
             }
-            Arrival::Throttled => return Err(Rejected::Throttled { limit: self.limits.concurrency }),
+            Arrival::Throttled => return Err(Rejected::Throttled { limit: self.options.concurrency }),
             Arrival::TooLarge => {
-                let budget_mb = self.limits.memory_bytes >> 20;
+                let budget_mb = self.options.memory_bytes >> 20;
                 return Err(Rejected::TooLarge { function_mb: memory_bytes >> 20, budget_mb });
             }
             Arrival::Closing => return Err(Rejected::Closing),
@@ -461,7 +520,7 @@ impl<H: Host> Shared<H> {
     /// Sees to it that the keeper looks in time to freeze what becomes idle now. A function in steady use rouses it once in a
     /// freezing time, not once an event.
     fn rouse_keeper(&self, state: &mut State<H>) {
-        let freezes = self.now().plus_millis(self.limits.freeze_millis);
+        let freezes = self.now().plus_millis(self.options.freeze_after.as_millis() as u64);
         if state.keeper_wakes.is_none_or(|wakes| freezes < wakes) {
             state.keeper_wakes = Some(freezes);
             self.idle_again.notify_one();

@@ -117,6 +117,9 @@ fn rejected(rejected: &Rejected) -> ApiError {
         Rejected::Throttled { .. } => ApiError::new("TooManyRequestsException", "Rate Exceeded.")
             .with("Reason", "ConcurrentInvocationLimitExceeded")
             .with("retryAfterSeconds", "1"),
+        Rejected::Overloaded => ApiError::new("TooManyRequestsException", "Rate Exceeded.")
+            .with("Reason", "FunctionInvocationRateLimitExceeded")
+            .with("retryAfterSeconds", "1"),
         // The same on every try, so no error that clients retry.
         Rejected::TooLarge { .. } => {
             super::errors::invalid(format!("This machine cannot run it: {rejected}"))

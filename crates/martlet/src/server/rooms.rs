@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use martlet_aws::lambda::{Downloads, EngineInvocations, Lambda};
 use martlet_aws::logs::Logs;
 use martlet_aws::pipeline::{Internal, Pipeline, ServiceError};
-use martlet_engine::{Engine, Limits};
+use martlet_engine::{Engine, EngineOptions};
 use martlet_environment::{Deployment, Host, HostOptions, Runtimes};
 use martlet_events::{AsyncInvocations, EventsOptions};
 use martlet_functions::{Functions, Observer, OpenError};
@@ -72,7 +72,7 @@ impl Rooms {
             Telemetry::open(&config.data_dir, telemetry_options(config)).map_err(RoomsError::Telemetry)?;
 
         let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), HostOptions::default());
-        let engine = Engine::new(host, engine_limits(config));
+        let engine = Engine::new(host, engine_options(config));
         let observer = Arc::new(Retire(engine.clone()));
         let functions = Functions::open(store.clone(), &config.data_dir.join(PACKAGES), observer)
             .await
@@ -153,20 +153,17 @@ fn events_options(config: &Config) -> EventsOptions {
     EventsOptions { concurrency: defaults.concurrency.min(config.account_concurrency as usize), ..defaults }
 }
 
-fn engine_limits(config: &Config) -> Limits {
+fn engine_options(config: &Config) -> EngineOptions {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    Limits {
+    EngineOptions {
         concurrency: config.account_concurrency as usize,
         // A start is work for a CPU from beginning to end; more at once only makes each of them slower.
         concurrent_starts: cpus * 2,
         memory_bytes: config.memory_budget_mb * 1024 * 1024,
-        idle_millis: millis(config.idle_timeout),
-        freeze_millis: millis(FREEZE_AFTER),
+        idle: config.idle_timeout,
+        freeze_after: FREEZE_AFTER,
+        ..EngineOptions::default()
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Ends the environments of what can no longer be invoked.
