@@ -2,19 +2,22 @@
 
 use crate::Deployment;
 use crate::StartError;
-use crate::bootstraps::{self, RUNTIME_DIR, TELEMETRY_FD};
+use crate::bootstraps::{self, PARK_FD, RUNTIME_DIR, TELEMETRY_FD, TEMPLATE_VARIABLE};
 use crate::channel::{Channel, ChannelError};
+use crate::frame::RestoreMeta;
 use crate::life::Input;
 use crate::log::{LogPipe, Record};
 use crate::outcome::Exit;
 use crate::runtime_api::RuntimeApi;
 use crate::runtimes::Interpreter;
-use crate::variables::{RUNTIME_API_PORT, TASK_DIR, variables};
+use crate::stock::Stock;
+use crate::variables::{LOG_STREAM_VARIABLE, RUNTIME_API_PORT, TASK_DIR, WRAPPER_VARIABLE, variables};
 use bytes::Bytes;
 use martlet_model::{Invocation, RuntimeFamily, Timestamp, limits};
 use martlet_sandbox::{
-    Bind, ExitStatus, ExitWatch, LaunchError, Launcher, Sandbox, SandboxSpec, Step, Usage,
+    Bind, ExitStatus, ExitWatch, LaunchError, Launcher, Parking, Sandbox, SandboxSpec, Shell, Step, Usage,
 };
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io;
@@ -24,6 +27,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// The program of a package that brings its own runtime.
 const ENTRYPOINT: &str = "/var/task/bootstrap";
@@ -37,7 +41,7 @@ pub(crate) enum Program {
     Provided,
 }
 
-/// Everything that starting the process again needs.
+/// Everything that all environments of a deployment have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) deployment: Arc<Deployment>,
@@ -45,7 +49,16 @@ pub(crate) struct Plan {
     /// The version as log lines name it.
     pub(crate) version_text: String,
     pub(crate) log_group: String,
-    pub(crate) log_stream: Arc<str>,
+    pub(crate) log_group_arn: Arc<str>,
+    pub(crate) architecture: Arc<str>,
+}
+
+/// What a process is started to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Environment,
+    /// A template, or an environment if it cannot be forked.
+    Template,
 }
 
 /// Why there is no process.
@@ -57,6 +70,12 @@ pub(crate) enum LaunchFailure {
     Platform(StartError),
 }
 
+impl From<StartError> for LaunchFailure {
+    fn from(error: StartError) -> Self {
+        Self::Platform(error)
+    }
+}
+
 impl From<io::Error> for LaunchFailure {
     fn from(error: io::Error) -> Self {
         Self::Platform(StartError::Descriptors(error))
@@ -66,8 +85,12 @@ impl From<io::Error> for LaunchFailure {
 /// A sandbox with the environment's main process in it. Dropping it kills everything inside.
 #[derive(Debug)]
 pub(crate) struct Process {
-    sandbox: Sandbox,
+    sandbox: Arc<Sandbox>,
     exit: ExitWatch,
+    /// When it began, or the request to fork it was sent.
+    begun: Instant,
+    /// What makes a template of it.
+    parking: Option<(Parking, Stock<Shell>)>,
     transport: Transport,
     log: LogPipe,
     /// OOM kills before the event at hand: what was killed then has been survived.
@@ -84,20 +107,64 @@ enum Transport {
     Provided(RuntimeApi),
 }
 
-impl Process {
-    /// Makes the sandbox and starts the program in it.
-    pub(crate) async fn launch(launcher: Launcher, plan: Arc<Plan>) -> Result<Self, LaunchFailure> {
+/// A parked process: nothing of it is listened to any more but its end and its answers to requests to fork.
+#[derive(Debug)]
+pub(crate) struct TemplateProcess {
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) exit: ExitWatch,
+    pub(crate) parking: Parking,
+    pub(crate) stock: Stock<Shell>,
+}
+
+/// The server's ends of what leads into a managed process.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    channel: Channel,
+    log: LogPipe,
+}
+
+impl Ends {
+    /// Those of a process that will be forked, and the descriptors that it gets. It finds in them what it has to be told:
+    /// that it logs to `log_stream` from here on.
+    pub(crate) fn of_fork(log_stream: &str) -> io::Result<(Self, Vec<(OwnedFd, i32)>)> {
         let (log, writer) = LogPipe::pair()?;
         let mut descriptors = output_descriptors(writer)?;
-        let (spec, channel) = match &plan.program {
-            Program::Managed { .. } => {
+        let (mut channel, theirs) = Channel::pair()?;
+        descriptors.push(theirs);
+        channel.restore(&RestoreMeta { env: &BTreeMap::from([(LOG_STREAM_VARIABLE, log_stream)]) });
+        Ok((Self { channel, log }, descriptors))
+    }
+}
+
+impl Process {
+    /// Makes the sandbox and starts the program in it, to log to `log_stream`.
+    pub(crate) async fn launch(
+        launcher: Launcher,
+        plan: Arc<Plan>,
+        log_stream: Arc<str>,
+        role: Role,
+    ) -> Result<Self, LaunchFailure> {
+        let (log, writer) = LogPipe::pair()?;
+        let mut descriptors = output_descriptors(writer)?;
+        let spec = specification(&plan, &log_stream, role);
+        let mut parking = None;
+        let channel = match (&plan.program, role) {
+            (Program::Managed { .. }, Role::Environment) => {
                 let (channel, theirs) = Channel::pair()?;
                 descriptors.push(theirs);
-                (specification(&plan), Some(channel))
+                Some(channel)
             }
-            Program::Provided => {
+            (Program::Managed { .. }, Role::Template) => {
+                let (channel, theirs) = Channel::pair_of_template()?;
+                descriptors.push(theirs);
+                let (ours, theirs) = Parking::pair()?;
+                descriptors.push((theirs, PARK_FD));
+                parking = Some(ours);
+                Some(channel)
+            }
+            (Program::Provided, _) => {
                 check_entrypoint(&plan.deployment.code_dir).map_err(LaunchFailure::NoEntrypoint)?;
-                (specification(&plan), None)
+                None
             }
         };
         let program = spec.argv[0].clone();
@@ -123,8 +190,44 @@ impl Process {
                 Transport::Provided(RuntimeApi::new(listener)?)
             }
         };
-        let exit = sandbox.exit();
-        Ok(Self { sandbox, exit, transport, log, oom_kills_seen: 0, memory_bytes: None, hung_up: false })
+        let sandbox = Arc::new(sandbox);
+        let parking = parking.map(|parking| (parking, stock_of(launcher, &sandbox)));
+        Ok(Self { parking, ..Self::new(sandbox, transport, log, Instant::now()) })
+    }
+
+    /// A process that was forked into a sandbox, at a request that was sent at `begun`.
+    pub(crate) fn forked(sandbox: Sandbox, ends: Ends, begun: Instant) -> Self {
+        Self::new(Arc::new(sandbox), Transport::Managed(ends.channel), ends.log, begun)
+    }
+
+    fn new(sandbox: Arc<Sandbox>, transport: Transport, log: LogPipe, begun: Instant) -> Self {
+        Self {
+            exit: sandbox.exit(),
+            sandbox,
+            begun,
+            parking: None,
+            transport,
+            log,
+            oom_kills_seen: 0,
+            memory_bytes: None,
+            hung_up: false,
+        }
+    }
+
+    /// Takes it as a template, once it is parked; `None` when it was not started to be one.
+    pub(crate) fn into_template(self) -> Option<TemplateProcess> {
+        let (parking, stock) = self.parking?;
+        Some(TemplateProcess { sandbox: self.sandbox, exit: self.exit, parking, stock })
+    }
+
+    /// It is no template and will not be one.
+    pub(crate) fn close_parking(&mut self) {
+        self.parking = None;
+    }
+
+    /// When its init phase began.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// Gives the runtime an event; [`Process::poll`] drives it on.
@@ -264,21 +367,44 @@ fn output_descriptors(writer: OwnedFd) -> io::Result<Vec<(OwnedFd, i32)>> {
     Ok(vec![(writer.try_clone()?, 1), (writer, 2), (telemetry.into(), TELEMETRY_FD)])
 }
 
+/// A stock of shells for the template that is made in `sandbox`. The first is made while the init phase runs.
+fn stock_of(launcher: Launcher, sandbox: &Arc<Sandbox>) -> Stock<Shell> {
+    let template = Arc::downgrade(sandbox);
+    Stock::new(move || {
+        let (launcher, template) = (launcher.clone(), template.clone());
+        async move {
+            // It is gone, and the stock is going.
+            let template = template.upgrade().ok_or(LaunchError::Gone)?;
+            launcher.shell(&template).await
+        }
+    })
+}
+
 /// The share of CPU during the init phase, in thousandths of one CPU: as on Lambda, loading code is not slowed down by a
 /// small memory setting.
 const INIT_CPU_MILLIS: u32 = 2000;
 
-fn specification(plan: &Plan) -> SandboxSpec {
+fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
     let version = &plan.deployment.version;
     let configuration = &version.configuration;
-    let env = variables(version, &plan.log_group, &plan.log_stream);
+    let template = role == Role::Template;
+    let mut env = variables(version, &plan.log_group, log_stream);
+    if template {
+        let (name, value) = TEMPLATE_VARIABLE;
+        env.push((name.to_owned(), value.to_owned()));
+    }
     let mut binds = vec![Bind::new(&plan.deployment.code_dir, TASK_DIR)];
     let mut files = Vec::new();
     let mut listen = None;
     let argv = match &plan.program {
         Program::Managed { interpreter, compiled } => {
             binds.extend(interpreter.binds.iter().map(|(host, inside)| Bind::new(host, inside)));
-            managed_argv(interpreter, compiled.as_ref(), configuration.memory_mb, &env, &mut files)
+            let node = matches!(interpreter.runtime.family(), Some(RuntimeFamily::Node { .. }));
+            for (name, content) in bootstraps::companions(node, template) {
+                files.push((format!("{RUNTIME_DIR}/{name}"), content.to_vec()));
+            }
+            let memory_mb = configuration.memory_mb;
+            managed_argv(interpreter, compiled.as_ref(), memory_mb, template, &env, &mut files)
         }
         Program::Provided => {
             listen = Some(RUNTIME_API_PORT);
@@ -298,6 +424,7 @@ fn specification(plan: &Plan) -> SandboxSpec {
         pids: limits::PROCESSES,
         open_files: limits::OPEN_FILES,
         listen,
+        forkable: template,
     }
 }
 
@@ -306,14 +433,16 @@ fn managed_argv(
     interpreter: &Interpreter,
     compiled: Option<&Bytes>,
     memory_mb: u32,
+    template: bool,
     env: &[(String, String)],
+    template: bool,
     files: &mut Vec<(String, Vec<u8>)>,
 ) -> Vec<String> {
     let mut argv = vec![interpreter.inside.clone()];
     let (name, content) = match interpreter.runtime.family() {
         Some(RuntimeFamily::Node { .. }) => {
             let options = env.iter().find(|(name, _)| name == "NODE_OPTIONS").map(|(_, options)| options);
-            argv.extend(bootstraps::node_options(memory_mb, options.map_or("", String::as_str)));
+            argv.extend(bootstraps::node_options(memory_mb, options.map_or("", String::as_str), template));
             ("bootstrap.cjs", bootstraps::NODE.as_bytes().to_vec())
         }
         _ => {
@@ -336,7 +465,7 @@ fn managed_argv(
 /// The program that the function wants its interpreter to be started by, as an absolute path: it gets the interpreter and
 /// its arguments as its own.
 fn wrapper(env: &[(String, String)]) -> Option<String> {
-    let (_, path) = env.iter().find(|(name, _)| name == "AWS_LAMBDA_EXEC_WRAPPER")?;
+    let (_, path) = env.iter().find(|(name, _)| name == WRAPPER_VARIABLE)?;
     match path.as_str() {
         "" => None,
         path if path.starts_with('/') => Some(path.to_owned()),

@@ -68,6 +68,7 @@ fn specification() -> SandboxSpec {
         pids: 64,
         open_files: 1024,
         listen: Some(9001),
+        forkable: false,
     }
 }
 

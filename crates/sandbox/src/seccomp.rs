@@ -29,6 +29,17 @@ struct Group {
     #[serde(default)]
     when: Vec<Vec<Condition>>,
     only: Option<String>,
+    r#for: Option<Kind>,
+}
+
+/// Which sandboxes a filter is for.
+#[derive(Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// Whose process stays where it is.
+    Plain,
+    /// Whose process may be copied into shells. The copies inherit the filter.
+    Forkable,
 }
 
 #[derive(Deserialize)]
@@ -67,25 +78,25 @@ pub(crate) enum FilterError {
 
 impl Filters {
     /// For this machine.
-    pub(crate) fn compile() -> Result<Self, FilterError> {
+    pub(crate) fn compile(kind: Kind) -> Result<Self, FilterError> {
         let name = std::env::consts::ARCH;
         let arch = match name {
             "x86_64" => TargetArch::x86_64,
             "aarch64" => TargetArch::aarch64,
             other => return Err(FilterError::Architecture(other)),
         };
-        Self::compile_for(&serde_json::from_str(POLICY)?, name, arch)
+        Self::compile_for(&serde_json::from_str(POLICY)?, kind, name, arch)
     }
 
-    fn compile_for(policy: &Policy, name: &str, arch: TargetArch) -> Result<Self, FilterError> {
+    fn compile_for(policy: &Policy, kind: Kind, name: &str, arch: TargetArch) -> Result<Self, FilterError> {
         let refused = json!({ "errno": libc::EPERM });
         let absent = json!({ "errno": libc::ENOSYS });
         let input = json!({
             "allow": {
-                "mismatch_action": refused, "match_action": "allow", "filter": rules(&policy.allow, name),
+                "mismatch_action": refused, "match_action": "allow", "filter": rules(&policy.allow, kind, name),
             },
             "absent": {
-                "mismatch_action": "allow", "match_action": absent, "filter": rules(&policy.absent, name),
+                "mismatch_action": "allow", "match_action": absent, "filter": rules(&policy.absent, kind, name),
             },
         });
         let mut compiled = seccompiler::compile_from_json(input.to_string().as_bytes(), arch)?;
@@ -109,9 +120,12 @@ impl Filters {
 }
 
 /// The rules in the compiler's own format: one for each call and alternative.
-fn rules(groups: &[Group], arch: &str) -> Vec<Value> {
+fn rules(groups: &[Group], kind: Kind, arch: &str) -> Vec<Value> {
     let mut rules = Vec::new();
-    for group in groups.iter().filter(|group| group.only.as_deref().is_none_or(|only| only == arch)) {
+    let applies = |group: &&Group| {
+        group.only.as_deref().is_none_or(|only| only == arch) && group.r#for.is_none_or(|only| only == kind)
+    };
+    for group in groups.iter().filter(applies) {
         for call in &group.calls {
             if group.when.is_empty() {
                 rules.push(json!({ "syscall": call }));
@@ -176,20 +190,26 @@ mod tests {
     /// The compiler refuses a name that is not in the architecture's table, so a dead entry cannot hide.
     #[test]
     fn every_name_is_a_system_call_of_its_architecture() {
-        Filters::compile_for(&policy(), "x86_64", TargetArch::x86_64).expect("x86_64");
-        Filters::compile_for(&policy(), "aarch64", TargetArch::aarch64).expect("aarch64");
+        for kind in [Kind::Plain, Kind::Forkable] {
+            Filters::compile_for(&policy(), kind, "x86_64", TargetArch::x86_64).expect("x86_64");
+            Filters::compile_for(&policy(), kind, "aarch64", TargetArch::aarch64).expect("aarch64");
+        }
         let mut wrong = policy();
         wrong.allow[0].calls.push("reed".into());
-        assert!(Filters::compile_for(&wrong, "x86_64", TargetArch::x86_64).is_err());
+        assert!(Filters::compile_for(&wrong, Kind::Plain, "x86_64", TargetArch::x86_64).is_err());
     }
 
     #[test]
     fn no_call_is_listed_twice_without_conditions() {
         let policy = policy();
-        let mut seen = HashSet::new();
-        for group in policy.allow.iter().chain(&policy.absent).filter(|group| group.when.is_empty()) {
-            for call in &group.calls {
-                assert!(seen.insert(call), "{call} is listed twice");
+        for kind in [Kind::Plain, Kind::Forkable] {
+            let mut seen = HashSet::new();
+            let groups = policy.allow.iter().chain(&policy.absent);
+            for group in groups.filter(|group| group.when.is_empty() && group.r#for.is_none_or(|k| k == kind))
+            {
+                for call in &group.calls {
+                    assert!(seen.insert(call), "{call} is listed twice");
+                }
             }
         }
     }
@@ -203,14 +223,22 @@ mod tests {
         });
         assert!(calls.next().is_some());
         drop(calls);
-        assert!(Filters::compile_for(&policy, "aarch64", TargetArch::aarch64).is_err());
+        assert!(Filters::compile_for(&policy, Kind::Plain, "aarch64", TargetArch::aarch64).is_err());
     }
 
     #[test]
     fn what_a_sandbox_must_never_do_is_on_no_list() {
         let policy = policy();
-        let listed: HashSet<&str> =
-            policy.allow.iter().flat_map(|group| group.calls.iter().map(String::as_str)).collect();
+        let of = |wanted: fn(&&Group) -> bool| -> HashSet<&str> {
+            let groups = policy.allow.iter().filter(wanted);
+            groups.flat_map(|group| group.calls.iter().map(String::as_str)).collect()
+        };
+        let only_forkable: Vec<&str> = of(|group| group.r#for == Some(Kind::Forkable))
+            .difference(&of(|group| group.r#for != Some(Kind::Forkable)))
+            .copied()
+            .collect();
+        assert_eq!(only_forkable, ["setns"], "a process that may be copied needs nothing else");
+        let listed = of(|group| group.r#for != Some(Kind::Forkable));
         for call in [
             "mount",
             "umount2",

@@ -98,6 +98,10 @@ pub struct SandboxSpec {
     /// TCP port that is bound and listening on 127.0.0.1 inside before the program starts; the listener goes to the
     /// server ([`crate::Sandbox::take_listener`]).
     pub listen: Option<u16>,
+    /// The main process may be copied into shells ([`crate::Launcher::shell`]). Its filter then allows to join namespaces
+    /// and refuses sockets and options that would matter to a process with capabilities in a namespace of its own; the
+    /// rules of Landlock are put on each copy instead.
+    pub forkable: bool,
 }
 
 /// A specification that cannot be carried out as written.
@@ -220,6 +224,7 @@ mod tests {
             pids: 64,
             open_files: 64,
             listen: None,
+            forkable: false,
         }
     }
 

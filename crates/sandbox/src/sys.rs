@@ -107,6 +107,24 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
     Ok((pid != 0).then_some(pid as i32))
 }
 
+/// Waits for the end of a child, and reaps it.
+pub(crate) fn wait_for(pid: i32) -> io::Result<()> {
+    loop {
+        // SAFETY: a null status asks for none.
+        match check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }.into()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Joins namespaces (`CLONE_NEW*`) of the process behind `pidfd`. Only for single-threaded processes.
+pub(crate) fn setns(pidfd: impl AsFd, namespaces: i32) -> io::Result<()> {
+    // SAFETY: takes integers only, and no other thread exists whose view of the system could differ from then on.
+    check(unsafe { libc::setns(pidfd.as_fd().as_raw_fd(), namespaces) }.into())?;
+    Ok(())
+}
+
 /// Ends the process without running any exit handler: those belong to the process it was forked from.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: never returns, touches no memory.
@@ -164,6 +182,12 @@ pub(crate) fn child_signals() -> io::Result<OwnedFd> {
 pub(crate) fn signal_everyone_else(signal: i32) {
     // SAFETY: takes integers only. There may be nobody to signal.
     unsafe { libc::kill(-1, signal) };
+}
+
+/// Kills the process group that `leader` leads.
+pub(crate) fn kill_group(leader: i32) {
+    // SAFETY: takes integers only. The group may be gone.
+    unsafe { libc::kill(-leader, libc::SIGKILL) };
 }
 
 /// A child that was reaped, and what it used.

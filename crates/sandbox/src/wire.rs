@@ -31,6 +31,8 @@ pub(crate) enum Request {
     Start { options: LauncherOptions, bind_roots: Vec<PathBuf> },
     /// Descriptors: the specification, then one for each of `numbers`, its number in the main process.
     Launch { id: u64, numbers: Vec<RawFd> },
+    /// An empty sandbox below the forkable one `template`, with the same specification.
+    Shell { id: u64, template: u64 },
     /// Kill everything in the sandbox.
     Kill { id: u64 },
     /// The server's handle is gone: kill, then free cgroup and uid once the last process is reaped.
@@ -66,12 +68,17 @@ pub(crate) enum Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// Of pid 1: readable when the last process of the sandbox is gone.
+    /// Of pid 1: readable when the last process of the sandbox is gone. A forkable one has none: its pid 1 stays for the
+    /// shells below it.
     Pidfd,
     /// Pipe with the [`Ending`] of the main process.
     Ending,
     /// The listener asked for.
     Listener,
+    /// Of a shell: what to join, in this order.
+    Namespace,
+    /// Of a shell: a cgroup to enter.
+    Door,
     /// A cgroup control file.
     Control(Control),
 }
@@ -114,8 +121,10 @@ impl Control {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
-    /// The program runs. The listener comes with it where one was asked for.
+    /// The program runs, or the shell can be entered. The listener comes with it where one was asked for.
     Running,
+    /// The main process of a forkable sandbox has ended; pid 1 stays.
+    Ended,
     Failed(Fault),
 }
 
@@ -127,6 +136,8 @@ pub(crate) enum Order {
     Go,
     Stop,
     Continue,
+    /// Kill the main process and its group; only where there is no cgroup to kill.
+    End,
 }
 
 /// What a launcher that is ready enforces.
@@ -316,6 +327,7 @@ mod tests {
             pids: 4,
             open_files: 5,
             listen: Some(6),
+            forkable: true,
         }
     }
 

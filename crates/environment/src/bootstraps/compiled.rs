@@ -74,6 +74,7 @@ async fn compile(launcher: &Launcher, interpreter: &Interpreter) -> Option<Bytes
         pids: 16,
         open_files: 64,
         listen: None,
+        forkable: false,
     };
     let sandbox = launcher.launch(spec, vec![(writer.into(), 1)]).await.ok()?;
     let mut code = Vec::new();

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cgroup::layout::{Controller, Hierarchy};
 use crate::cgroup::tables::{self, Limits};
@@ -21,6 +22,9 @@ pub(crate) struct Group {
     /// The version 2 directory: a process can be born in it, which spares moving it.
     cradle: Option<OwnedFd>,
 }
+
+/// Those that are dying are still listed for a moment.
+const KILL_ROUNDS: usize = 16;
 
 impl Group {
     /// Makes the directories below those of `parents`. What was made is removed again when one fails.
@@ -83,6 +87,19 @@ impl Group {
         others.map(open).collect()
     }
 
+    /// The doors for a copy of a process, which is born outside of any cradle: of all trees, version 2 among them. The whole
+    /// process goes through that one, with the wait that [`Group::doors`] spares others; a kernel that is mounted with
+    /// `favordynmods` has none.
+    pub(crate) fn doors_for_copy(&self) -> Result<Vec<OwnedFd>, Fault> {
+        let mut doors = self.doors()?;
+        if let Some(directory) = self.cradle.as_ref().and(self.place(Controller::Unified)) {
+            let procs = directory.join("cgroup.procs");
+            let opened = rustix::fs::openat(CWD, &procs, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+            doors.push(opened.at(Step::Attach, procs.to_string_lossy())?);
+        }
+        Ok(doors)
+    }
+
     /// Opens the control files for the server. They stay usable as long as the group exists.
     pub(crate) fn controls(&self) -> Vec<(Control, OwnedFd)> {
         let open = |control: tables::ControlFile| {
@@ -102,6 +119,33 @@ impl Group {
             let _ = write(&directory.join("cgroup.kill"), "1");
         } else if let Some(directory) = self.place(Controller::Freezer) {
             let _ = write(&directory.join("freezer.state"), "THAWED");
+        }
+    }
+
+    /// Kills every process in the group but `keep`, until none is listed or the rounds are over. Version 1 is frozen in each
+    /// round, so that nothing is born between the look and the kill.
+    pub(crate) fn kill_all_but(&self, keep: i32) {
+        let freezer = self.place(Controller::Freezer).filter(|_| self.place(Controller::Unified).is_none());
+        let Some(directory) = freezer.or_else(|| self.directories().into_iter().next()) else { return };
+        let freeze = |word: &str| {
+            if freezer.is_some() {
+                // A group that has just become empty has nothing to freeze.
+                let _ = write(&directory.join("freezer.state"), word);
+            }
+        };
+        for _ in 0..KILL_ROUNDS {
+            freeze("FROZEN");
+            let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            let pids = listed.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != keep);
+            let others: Vec<Pid> = pids.filter_map(Pid::from_raw).collect();
+            for other in &others {
+                // One that has just ended needs none.
+                let _ = kill_process(*other, Signal::KILL);
+            }
+            freeze("THAWED");
+            if others.is_empty() {
+                return;
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Hierarchy {
     /// Every controller in a version 1 tree, and no version 2 tree at all.
     V1,
-    /// Controllers in version 1 trees; a version 2 tree without them that still freezes, kills and counts.
+    /// Controllers in version 1 trees, none of which freezes; a version 2 tree without them that freezes, kills and counts.
     Hybrid,
     /// One version 2 tree.
     V2,
@@ -107,6 +107,11 @@ impl Layout {
                 }
                 _ => {}
             }
+        }
+        if places.iter().any(|(controller, _)| *controller == Controller::Freezer) {
+            // A copy of a process can move itself between version 1 groups for microseconds, but into a version 2 group only
+            // behind a lock that makes the kernel wait for all cpus.
+            unified = None;
         }
         let hierarchy = match (&unified, places.is_empty()) {
             (None, true) => return Err(Problem::NotMounted),
@@ -222,9 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn a_version_2_tree_beside_them_makes_it_hybrid() {
-        let text = format!("{V1}41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
-        let layout = Layout::find(&text).expect("complete");
+    fn a_version_2_tree_beside_them_is_used_only_where_they_cannot_freeze() {
+        let both = format!("{V1}41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(Layout::find(&both), Layout::find(V1));
+        let without: Vec<_> = both.lines().filter(|line| !line.contains("freezer")).collect();
+        let layout = Layout::find(&without.join("\n")).expect("complete");
         assert_eq!(layout.hierarchy, Hierarchy::Hybrid);
         assert_eq!(layout.place(Controller::Unified), Some(Path::new("/sys/fs/cgroup/unified")));
         assert_eq!(layout.place(Controller::Pids), Some(Path::new("/sys/fs/cgroup/pids")));

@@ -2,20 +2,22 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
-use crate::child::Plan;
 use crate::child::program::Main;
+use crate::child::{Plan, Role};
 use crate::sys;
 use crate::wire::{self, Ending, Order, Report};
 
-/// Stays until the main process ends; its own end then takes everything else in the sandbox with it.
+/// Stays until the main process ends; its own end then takes everything else in the sandbox with it. That of a forkable
+/// one stays longer: the shells below would end with it, so the launcher decides.
 pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) -> ! {
-    let Plan { talk, ending, fds, doors, spec, .. } = plan;
+    let Plan { talk, ending, fds, doors, spec, role, .. } = plan;
     drop((fds, doors, spec));
+    let mut ending = Some(ending);
     // Nobody waits for a missed signal: whatever has ended before this line is found by the first reaping.
     let Ok(children) = sys::child_signals() else { sys::exit_now(1) };
     let listeners: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
@@ -25,8 +27,13 @@ pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) ->
     drop(listener);
     loop {
         while let Ok(Some(reaped)) = sys::reap() {
-            if reaped.pid == main.pid {
+            if reaped.pid == main.pid
+                && let Some(ending) = ending.take()
+            {
                 tell_end(ending, reaped.status);
+                if role != Role::Forkable || wire::send(&talk, &Report::Ended, &[]).is_err() {
+                    sys::exit_now(0);
+                }
             }
         }
         let mut fds = [PollFd::new(&children, PollFlags::IN), PollFd::new(&talk, PollFlags::IN)];
@@ -38,6 +45,7 @@ pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) ->
             match wire::receive(&talk, RecvFlags::DONTWAIT) {
                 Ok(Some((Order::Stop, _))) => sys::signal_everyone_else(libc::SIGSTOP),
                 Ok(Some((Order::Continue, _))) => sys::signal_everyone_else(libc::SIGCONT),
+                Ok(Some((Order::End, _))) => sys::kill_group(main.pid),
                 Ok(Some((Order::Go, _))) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 // The launcher is gone, and with it everything that was promised about this sandbox.
@@ -47,10 +55,9 @@ pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) ->
     }
 }
 
-fn tell_end(ending: std::os::fd::OwnedFd, status: i32) -> ! {
+fn tell_end(ending: OwnedFd, status: i32) {
     let (peak_bytes, cpu_micros) = sys::children_usage();
     let ending_bytes = Ending { status, peak_bytes, cpu_micros }.to_bytes();
     // Less than a pipe holds, so never partial; a reader that is gone needs no answer.
     let _ = std::fs::File::from(ending).write_all(&ending_bytes);
-    sys::exit_now(0)
 }

@@ -17,6 +17,38 @@ const WRITABLE: [&str; 2] = ["/tmp", "/dev/shm"];
 const WRITABLE_IN_PLACE: [&str; 6] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/proc"];
 
+/// What the rules are made of, in the kernel's own numbers: for a copy of a forkable process, which applies them to itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rights {
+    /// Accesses that the rules decide about; 0 for no rules.
+    pub(crate) handled: u64,
+    /// What may not reach outside of the sandbox.
+    pub(crate) scoped: u64,
+    /// Allowed everywhere.
+    pub(crate) read: u64,
+    /// Allowed below [`WRITABLE`].
+    pub(crate) everything: u64,
+    /// Allowed below [`WRITABLE_IN_PLACE`].
+    pub(crate) in_place: u64,
+}
+
+impl Rights {
+    /// Under version `abi` of the kernel's Landlock.
+    pub(crate) fn under(abi: u32) -> Self {
+        let abi = version(abi);
+        if abi == ABI::Unsupported {
+            return Self::default();
+        }
+        Self {
+            handled: AccessFs::from_all(abi).bits(),
+            scoped: if abi >= ABI::V6 { (Scope::AbstractUnixSocket | Scope::Signal).bits() } else { 0 },
+            read: AccessFs::from_read(abi).bits(),
+            everything: AccessFs::from_all(abi).bits(),
+            in_place: in_place(abi).bits(),
+        }
+    }
+}
+
 /// Restricts this process and its descendants as far as version `abi` of the kernel's Landlock can; 0 does nothing.
 pub(super) fn restrict(abi: u32) -> Result<(), Fault> {
     let abi = version(abi);
@@ -39,11 +71,29 @@ fn version(abi: u32) -> ABI {
     }
 }
 
+fn in_place(abi: ABI) -> BitFlags<AccessFs> {
+    (AccessFs::from_read(abi) | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev)
+        & AccessFs::from_file(abi)
+}
+
+/// Only what every copy of this process may be under, too: its files are not those of its copies.
+pub(super) fn restrict_scope(abi: u32) -> Result<(), Fault> {
+    if version(abi) < ABI::V6 {
+        return Ok(());
+    }
+    apply_scope().map_err(|error| io::Error::other(error.to_string())).at(Step::Landlock, "scope")
+}
+
+fn apply_scope() -> Result<(), Box<dyn std::error::Error>> {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    rules.scope(Scope::AbstractUnixSocket | Scope::Signal)?.create()?.restrict_self()?;
+    Ok(())
+}
+
 fn apply(abi: ABI) -> Result<(), Box<dyn std::error::Error>> {
     let read = AccessFs::from_read(abi);
     let everything = AccessFs::from_all(abi);
-    let in_place: BitFlags<AccessFs> =
-        (read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev) & AccessFs::from_file(abi);
+    let in_place = in_place(abi);
     // The version was chosen by what the kernel has, so anything that does not work is an error, not a compromise.
     let mut rules =
         Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(everything)?;

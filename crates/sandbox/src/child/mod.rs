@@ -9,6 +9,8 @@ mod landlock;
 mod mounts;
 mod program;
 
+pub(crate) use landlock::Rights;
+
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -22,10 +24,12 @@ use crate::seccomp::Filters;
 use crate::spec::SandboxSpec;
 use crate::sys;
 use crate::wire::{self, Order, Report};
+use program::Main;
 
 /// What the child needs to know; all of it was copied with the launcher's memory.
 pub(crate) struct Plan<'a> {
     pub(crate) policy: &'a Policy,
+    pub(crate) role: Role,
     pub(crate) spec: SandboxSpec,
     /// With their numbers in the main process.
     pub(crate) fds: Vec<(OwnedFd, RawFd)>,
@@ -37,9 +41,21 @@ pub(crate) struct Plan<'a> {
     pub(crate) ending: OwnedFd,
 }
 
+/// What becomes of a sandbox once it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A program runs in it.
+    Plain,
+    /// A program runs in it whose process may be copied into shells.
+    Forkable,
+    /// It waits for such a copy.
+    Shell,
+}
+
 /// What is the same for every sandbox of a launcher.
 pub(crate) struct Policy {
-    pub(crate) filters: Filters,
+    pub(crate) plain: Filters,
+    pub(crate) forkable: Filters,
     /// Version of Landlock to apply; 0 for none.
     pub(crate) landlock: u32,
     /// No cgroup limits memory: a limit of each process' data has to do.
@@ -59,7 +75,7 @@ pub(crate) fn become_init(plan: Plan<'_>) -> ! {
     init::stay(plan, main, listener)
 }
 
-fn start(plan: &Plan<'_>) -> Result<(program::Main, Option<TcpListener>), Fault> {
+fn start(plan: &Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
     close_what_is_not_ours(plan)?;
 
     // The launcher now writes the user map and the limits.
@@ -89,10 +105,16 @@ fn start(plan: &Plan<'_>) -> Result<(program::Main, Option<TcpListener>), Fault>
     let listener = network(plan.spec.listen)?;
     jail::resource_limits(&plan.spec, plan.policy.limit_data)?;
     jail::privileges()?;
-    landlock::restrict(plan.policy.landlock)?;
-    // The last: every step above needs a call that it takes away.
-    plan.policy.filters.apply().at(Step::Seccomp, "filters")?;
-    let main = program::spawn(plan)?;
+    // The filter is the last: every step above needs a call that it takes away.
+    let filters = if plan.role == Role::Forkable {
+        landlock::restrict_scope(plan.policy.landlock)?;
+        &plan.policy.forkable
+    } else {
+        landlock::restrict(plan.policy.landlock)?;
+        &plan.policy.plain
+    };
+    filters.apply().at(Step::Seccomp, "filters")?;
+    let main = if plan.role == Role::Shell { Main::FIRST_COPY } else { program::spawn(plan)? };
     Ok((main, listener))
 }
 

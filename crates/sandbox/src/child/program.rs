@@ -19,6 +19,12 @@ pub(super) struct Main {
     pub(super) pid: i32,
 }
 
+impl Main {
+    /// The copy that enters a shell: pid 2 is the helper that creates it, in this namespace so that it is adopted by its
+    /// pid 1. A template that does otherwise only blurs how its own copy ends.
+    pub(super) const FIRST_COPY: Self = Self { pid: 3 };
+}
+
 /// Forks the main process and waits until it has executed its program, or returns what kept it from that.
 pub(super) fn spawn(plan: &Plan<'_>) -> Result<Main, Fault> {
     let (told, low) = pipe_with(PipeFlags::CLOEXEC).at(Step::Fork, "pipe")?;

@@ -8,8 +8,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cgroup::{Group, Limits};
-use crate::child::{self, Plan};
+use crate::child::{self, Plan, Role};
 use crate::error::{At, Fault, Step};
+use crate::launcher::midwife;
 use crate::launcher::root::NewRoot;
 use crate::launcher::workplace::{INNER_UID, Workplace};
 use crate::spec::SandboxSpec;
@@ -34,16 +35,20 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
 
+pub(super) const NAMED: &str = "user, mount, pid, net, ipc, uts";
+
 /// Where the kernel looks first when the whole machine is short of memory: at functions, before their server.
 const OOM_SCORE: &str = "500";
 
-/// Builds the root and creates the child in its namespaces. The child then waits for [`release`].
+/// Builds the root and creates the child in its namespaces: those of the launcher, or of `template`, the pid 1 below which a
+/// shell is made. The child then waits for [`release`].
 pub(super) fn conceive(
     workplace: &mut Workplace,
     slot: u32,
     spec: SandboxSpec,
     fds: Vec<(OwnedFd, RawFd)>,
     group: Option<&Group>,
+    template: Option<&OwnedFd>,
 ) -> Result<Born, Fault> {
     let owner = workplace.owner(slot);
     let root = NewRoot::lay(&workplace.scratch.bench, &spec)?;
@@ -66,9 +71,19 @@ pub(super) fn conceive(
     rustix::io::ioctl_fionbio(&ending, true).at(Step::Namespaces, "pipe")?;
     let cradle = group.and_then(Group::cradle);
     let doors = group.map(Group::doors).transpose()?.unwrap_or_default();
-    match sys::clone3(NAMESPACES as u64, cradle).at(Step::Namespaces, "user, mount, pid, net, ipc, uts")? {
+    let role = match template {
+        Some(_) => Role::Shell,
+        None if spec.forkable => Role::Forkable,
+        None => Role::Plain,
+    };
+    let side = match template {
+        Some(template) => midwife::clone_below(template, NAMESPACES as u64, cradle)?,
+        None => sys::clone3(NAMESPACES as u64, cradle).at(Step::Namespaces, NAMED)?,
+    };
+    match side {
         Side::Child => child::become_init(Plan {
             policy: &workplace.policy,
+            role,
             spec,
             fds,
             doors,
@@ -89,9 +104,15 @@ fn own_pipe(fd: &OwnedFd, owner: u32) -> rustix::io::Result<()> {
     rustix::fs::fchown(fd, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
 }
 
-/// Gives the child its user, its limits and the word to go on.
-pub(super) fn release(born: &Born, owner: u32, group: Option<(&Group, &Limits)>) -> Result<(), Fault> {
-    map_user(born.pid, owner).at(Step::UserMap, format!("{INNER_UID} to {owner}"))?;
+/// Gives the child its user, unless it has one already, its limits and the word to go on.
+pub(super) fn release(
+    born: &Born,
+    owner: Option<u32>,
+    group: Option<(&Group, &Limits)>,
+) -> Result<(), Fault> {
+    if let Some(owner) = owner {
+        map_user(born.pid, owner).at(Step::UserMap, format!("{INNER_UID} to {owner}"))?;
+    }
     if let Some((group, limits)) = group {
         group.limit(limits)?;
     }
@@ -101,7 +122,7 @@ pub(super) fn release(born: &Born, owner: u32, group: Option<(&Group, &Limits)>)
 }
 
 /// One uid and one gid exist inside; every other of the host appears as nobody.
-fn map_user(pid: i32, owner: u32) -> io::Result<()> {
+pub(super) fn map_user(pid: i32, owner: u32) -> io::Result<()> {
     let map = format!("{INNER_UID} {owner} 1");
     std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
     std::fs::write(format!("/proc/{pid}/gid_map"), &map)

@@ -12,8 +12,10 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use crate::cgroup::{Group, Limits};
 use crate::error::{At, Fault, Step};
 use crate::launcher::birth::{self, Born};
+use crate::launcher::entrance::Entrance;
 use crate::launcher::images::Images;
 use crate::launcher::workplace::Workplace;
+use crate::spec::SandboxSpec;
 use crate::wire::{self, Order, Part, Reply, Report, Request};
 
 pub(super) struct House {
@@ -30,7 +32,9 @@ pub(super) struct House {
 }
 
 struct Living {
+    /// The place that it holds; that of its template for a shell.
     slot: u32,
+    role: Role,
     pid: i32,
     pidfd: OwnedFd,
     talk: OwnedFd,
@@ -43,9 +47,31 @@ struct Living {
     released: bool,
 }
 
+/// What a sandbox is to others.
+enum Role {
+    Plain,
+    /// Shells are made below it, each by its specification. Its pid 1 lives as long as any of them.
+    Template {
+        spec: Box<SandboxSpec>,
+        shells: usize,
+        main_ended: bool,
+    },
+    Shell {
+        template: u64,
+    },
+}
+
+impl Living {
+    /// The pidfd that the server watches: none of a template, whose pid 1 may outlive its program.
+    fn watched(&self) -> Option<&OwnedFd> {
+        (!matches!(self.role, Role::Template { .. })).then_some(&self.pidfd)
+    }
+}
+
 /// A sandbox of which only the cgroup may be left, for a moment after its last process.
 struct Leaving {
-    slot: u32,
+    /// To be given back; a shell has none of its own.
+    slot: Option<u32>,
     group: Option<Group>,
 }
 
@@ -178,6 +204,11 @@ impl House {
                     self.reply(&Reply::Failed { id, fault });
                 }
             }
+            Request::Shell { id, template } => {
+                if let Err(fault) = self.shell(id, template) {
+                    self.reply(&Reply::Failed { id, fault });
+                }
+            }
             Request::Kill { id } => self.kill(id),
             Request::Release { id } => self.release(id),
             Request::Stop { id } => self.order(id, &Order::Stop),
@@ -196,27 +227,75 @@ impl House {
         let fds: Vec<_> = fds.zip(numbers.iter().copied()).collect();
         let limit = self.workplace.options.uid_count;
         let slot = self.free.pop().ok_or(Fault::Full { limit })?;
-        let owner = self.workplace.owner(slot);
+        let role = if spec.forkable {
+            Role::Template { spec: Box::new(spec.clone()), shells: 0, main_ended: false }
+        } else {
+            Role::Plain
+        };
+        self.found(id, slot, role, spec, fds)
+    }
+
+    /// Makes an empty sandbox below a template that lives.
+    fn shell(&mut self, id: u64, template: u64) -> Result<(), Fault> {
+        let gone = || Fault::step(Step::Request, format!("template {template}"), &from_raw(libc::ESRCH));
+        let above = self.living.get_mut(&template).filter(|above| !above.dead && !above.released);
+        let Some(Living { slot, role: Role::Template { spec, shells, main_ended: false }, .. }) = above
+        else {
+            return Err(gone());
+        };
+        let (slot, spec) = (*slot, SandboxSpec::clone(spec));
+        *shells += 1;
+        let made = self.found(id, slot, Role::Shell { template }, spec, Vec::new());
+        if made.is_err() && !self.living.contains_key(&id) {
+            self.lose_shell(template);
+        }
+        made
+    }
+
+    /// Makes a sandbox and its group; on from here there is a process, whatever fails.
+    fn found(
+        &mut self,
+        id: u64,
+        slot: u32,
+        role: Role,
+        spec: SandboxSpec,
+        fds: Vec<(OwnedFd, RawFd)>,
+    ) -> Result<(), Fault> {
+        let own_slot = (!matches!(role, Role::Shell { .. })).then_some(slot);
         let limits = Limits::of(&spec);
         let group = match self.workplace.cgroups.as_ref().map(|tree| tree.group(id)).transpose() {
             Ok(group) => group,
             Err(fault) => {
-                self.free.push(slot);
+                self.free.extend(own_slot);
                 return Err(fault);
             }
         };
-        let born = match birth::conceive(&mut self.workplace, slot, spec, fds, group.as_ref()) {
+        let template = match role {
+            Role::Shell { template } => self.living.get(&template).map(|template| &template.pidfd),
+            Role::Plain | Role::Template { .. } => None,
+        };
+        let born = match birth::conceive(&mut self.workplace, slot, spec, fds, group.as_ref(), template) {
             Ok(born) => born,
             Err(fault) => {
-                self.leaving.push(Leaving { slot, group });
+                self.leaving.push(Leaving { slot: own_slot, group });
                 return Err(fault);
             }
         };
         // From here on there is a process, which is watched and reaped like any other, whatever fails.
+        let owner = own_slot.map(|slot| self.workplace.owner(slot));
         let released = birth::release(&born, owner, group.as_ref().map(|group| (group, &limits)));
         let Born { pid, pidfd, talk, ending } = born;
-        let living =
-            Living { slot, pid, pidfd, talk, group, ending: Some(ending), dead: false, released: false };
+        let living = Living {
+            slot,
+            role,
+            pid,
+            pidfd,
+            talk,
+            group,
+            ending: Some(ending),
+            dead: false,
+            released: false,
+        };
         let watched = epoll::add(&self.events, &living.talk, About::Talk(id).pack(), EventFlags::IN)
             .and_then(|()| epoll::add(&self.events, &living.pidfd, About::End(id).pack(), EventFlags::IN))
             .at(Step::Namespaces, "watch");
@@ -232,6 +311,7 @@ impl House {
         let starting = living.ending.is_some();
         match wire::receive::<Report>(&living.talk, RecvFlags::DONTWAIT) {
             Ok(Some((Report::Running, fds))) => self.introduce(id, &fds),
+            Ok(Some((Report::Ended, _))) => self.main_ended(id),
             Ok(Some((Report::Failed(fault), _))) => self.fail(id, fault),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(None) | Err(_) if starting => {
@@ -248,8 +328,12 @@ impl House {
     fn introduce(&mut self, id: u64, listener: &[OwnedFd]) {
         let Some(living) = self.living.get_mut(&id) else { return };
         let Some(ending) = living.ending.take() else { return };
-        let mut parts = vec![Part::Pidfd, Part::Ending];
-        let mut fds = vec![living.pidfd.as_fd(), ending.as_fd()];
+        let mut parts = vec![Part::Ending];
+        let mut fds = vec![ending.as_fd()];
+        if let Some(pidfd) = living.watched() {
+            parts.push(Part::Pidfd);
+            fds.push(pidfd.as_fd());
+        }
         if let Some(listener) = listener.first() {
             parts.push(Part::Listener);
             fds.push(listener.as_fd());
@@ -257,6 +341,18 @@ impl House {
         let controls = living.group.as_ref().map(Group::controls).unwrap_or_default();
         for (control, fd) in &controls {
             parts.push(Part::Control(*control));
+            fds.push(fd.as_fd());
+        }
+        let entrance = match living.role {
+            Role::Shell { .. } => Entrance::open(living.pid, living.group.as_ref()),
+            Role::Plain | Role::Template { .. } => Ok(Entrance::default()),
+        };
+        let entrance = match entrance {
+            Ok(entrance) => entrance,
+            Err(fault) => return self.fail(id, fault),
+        };
+        for (part, fd) in entrance.parts() {
+            parts.push(part);
             fds.push(fd.as_fd());
         }
         let reply = Reply::Launched { id, pid: living.pid, parts };
@@ -277,6 +373,14 @@ impl House {
         if let Some(living) = self.living.get(&id)
             && !living.dead
         {
+            if let Role::Template { shells: 1.., .. } = living.role {
+                // The end of its pid 1 would be the end of what lives below.
+                match &living.group {
+                    Some(group) => group.kill_all_but(living.pid),
+                    None => drop(wire::send(&living.talk, &Order::End, &[])),
+                }
+                return;
+            }
             if let Some(group) = &living.group {
                 group.kill();
             }
@@ -293,14 +397,38 @@ impl House {
         self.forget(id);
     }
 
+    /// The program of a template has ended: whatever it left goes too, and all of it once nothing lives below.
+    fn main_ended(&mut self, id: u64) {
+        if let Some(Living { role: Role::Template { main_ended, .. }, .. }) = self.living.get_mut(&id) {
+            *main_ended = true;
+            self.kill(id);
+        }
+    }
+
+    /// One shell less below a template, which may have stayed for it alone.
+    fn lose_shell(&mut self, template: u64) {
+        let Some(living) = self.living.get_mut(&template) else { return };
+        let Role::Template { shells, main_ended, .. } = &mut living.role else { return };
+        *shells = shells.saturating_sub(1);
+        if *shells == 0 && (*main_ended || living.released) {
+            self.kill(template);
+        }
+    }
+
     /// Reaps pid 1, at which the kernel has already ended everything inside.
     fn bury(&mut self, id: u64) {
         let Some(living) = self.living.get_mut(&id) else { return };
-        if let Err(errno) =
-            waitid(WaitId::PidFd(living.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
-        {
-            eprintln!("martlet launcher: could not reap sandbox {id}: {errno}");
-        }
+        let template = match living.role {
+            // Its parent is the template's pid 1, which reaps it.
+            Role::Shell { template } => Some(template),
+            Role::Plain | Role::Template { .. } => {
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+                if let Err(errno) = waitid(WaitId::PidFd(living.pidfd.as_fd()), options) {
+                    eprintln!("martlet launcher: could not reap sandbox {id}: {errno}");
+                }
+                None
+            }
+        };
         let _ = epoll::delete(&self.events, &living.pidfd);
         living.dead = true;
         if living.ending.is_some() {
@@ -308,13 +436,17 @@ impl House {
             self.hear_child(id);
         }
         self.forget(id);
+        if let Some(template) = template {
+            self.lose_shell(template);
+        }
     }
 
     /// Frees what a sandbox held, once it is dead and nobody asks about it any more: its group tells usage until then.
     fn forget(&mut self, id: u64) {
         if self.living.get(&id).is_some_and(|living| living.dead && living.released)
-            && let Some(Living { slot, group, .. }) = self.living.remove(&id)
+            && let Some(Living { slot, role, group, .. }) = self.living.remove(&id)
         {
+            let slot = (!matches!(role, Role::Shell { .. })).then_some(slot);
             self.leaving.push(Leaving { slot, group });
             self.patience = FIRST_PATIENCE;
         }
@@ -326,7 +458,7 @@ impl House {
         self.leaving.retain(|leaving| {
             let busy = leaving.group.as_ref().is_some_and(|group| group.remove().is_err());
             if !busy {
-                free.push(leaving.slot);
+                free.extend(leaving.slot);
             }
             busy
         });

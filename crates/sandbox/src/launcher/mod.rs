@@ -4,8 +4,10 @@
 //! None of them makes it wait for a child, so a slow start delays no other.
 
 mod birth;
+mod entrance;
 mod images;
 mod living;
+mod midwife;
 mod root;
 mod scratch;
 mod system;

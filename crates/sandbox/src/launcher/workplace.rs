@@ -14,7 +14,7 @@ use crate::error::Refusal;
 use crate::launcher::images::Images;
 use crate::launcher::scratch::{Scratch, Sources};
 use crate::launcher::system::System;
-use crate::seccomp::Filters;
+use crate::seccomp::{Filters, Kind};
 use crate::spec::{Isolation, LauncherOptions, TmpKind};
 use crate::sys;
 use crate::wire::InForce;
@@ -85,11 +85,18 @@ impl Workplace {
                 Some(tree)
             }
         };
-        let filters = Filters::compile().map_err(|error| {
-            Refusal::new("system call filter", chain(&error), "Use an x86_64 or aarch64 machine")
-        })?;
+        let filters = |kind| {
+            Filters::compile(kind).map_err(|error| {
+                Refusal::new("system call filter", chain(&error), "Use an x86_64 or aarch64 machine")
+            })
+        };
         let limit_data = cgroups.is_none();
-        let policy = Policy { filters, landlock: in_force.landlock_abi, limit_data };
+        let policy = Policy {
+            plain: filters(Kind::Plain)?,
+            forkable: filters(Kind::Forkable)?,
+            landlock: in_force.landlock_abi,
+            limit_data,
+        };
         Ok(Self { options, scratch, sources, policy, in_force, system: System::discover(), cgroups, images })
     }
 

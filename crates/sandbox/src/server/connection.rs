@@ -13,7 +13,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::LaunchError;
-use crate::server::sandbox::Sandbox;
+use crate::server::parking::Shell;
+use crate::server::sandbox::{Entrance, Sandbox};
 use crate::server::start::LauncherProcess;
 use crate::spec::{Invalid, SandboxSpec};
 use crate::wire::{self, Control, InForce, Part, Reply, Request};
@@ -21,13 +22,17 @@ use crate::wire::{self, Control, InForce, Part, Reply, Request};
 /// What the connection's task is asked to send.
 pub(super) enum Outgoing {
     Plain(Request),
-    Launch {
+    /// For a new sandbox; the descriptors go with it.
+    Asking {
         id: u64,
-        spec: OwnedFd,
-        fds: Vec<(OwnedFd, RawFd)>,
-        answer: oneshot::Sender<Result<Sandbox, LaunchError>>,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        answer: Answer,
     },
 }
+
+/// To whoever asked for a sandbox.
+type Answer = oneshot::Sender<Result<(Sandbox, Entrance), LaunchError>>;
 
 /// Handle to the launcher; clones are the same launcher. The launcher lives until [`Launcher::shutdown`] or until the
 /// runtime in which it was connected ends.
@@ -82,11 +87,30 @@ impl Launcher {
     ) -> Result<Sandbox, LaunchError> {
         spec.validate().map_err(LaunchError::Invalid)?;
         validate_numbers(&fds, spec.open_files).map_err(LaunchError::Invalid)?;
-        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let spec = wire::write_spec(&spec).map_err(LaunchError::Send)?;
+        let numbers = fds.iter().map(|(_, number)| *number).collect();
+        let fds = std::iter::once(spec).chain(fds.into_iter().map(|(fd, _)| fd)).collect();
+        self.ask(|id| Request::Launch { id, numbers }, fds).await.map(|(sandbox, _)| sandbox)
+    }
+
+    /// Makes an empty sandbox below `template`, which must have been launched `forkable`, with the same specification: for a
+    /// copy of the template's main process, by [`crate::Parking::fork`]. It is made by the launcher alone and runs nothing,
+    /// so it can be made ahead of need. A call that is dropped leaves none behind.
+    pub async fn shell(&self, template: &Sandbox) -> Result<Shell, LaunchError> {
+        let template = template.id();
+        let (sandbox, entrance) = self.ask(|id| Request::Shell { id, template }, Vec::new()).await?;
+        Ok(Shell::new(sandbox, entrance, self.inner.in_force.landlock_abi))
+    }
+
+    async fn ask(
+        &self,
+        request: impl FnOnce(u64) -> Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Sandbox, Entrance), LaunchError> {
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        let request = Outgoing::Launch { id, spec, fds, answer };
-        self.inner.outgoing.send(request).map_err(|_| LaunchError::Gone)?;
+        let asking = Outgoing::Asking { id, request: request(id), fds, answer };
+        self.inner.outgoing.send(asking).map_err(|_| LaunchError::Gone)?;
         answered.await.unwrap_or(Err(LaunchError::Gone))
     }
 
@@ -121,7 +145,7 @@ fn validate_numbers(fds: &[(OwnedFd, RawFd)], open_files: u64) -> Result<(), Inv
 }
 
 /// Callers waiting for an answer, by sandbox; `None` once the launcher is gone.
-type Waiting = Option<HashMap<u64, oneshot::Sender<Result<Sandbox, LaunchError>>>>;
+type Waiting = Option<HashMap<u64, Answer>>;
 
 /// Shared by the two tasks that serve the connection.
 struct Connection {
@@ -183,7 +207,7 @@ impl Connection {
         self.answer(id, Sandbox::assemble(id, pid, parts, outgoing).map_err(LaunchError::Send));
     }
 
-    fn answer(&self, id: u64, result: Result<Sandbox, LaunchError>) {
+    fn answer(&self, id: u64, result: Result<(Sandbox, Entrance), LaunchError>) {
         let answer = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id));
         if let Some(answer) = answer {
             // A caller that has gone away gets its sandbox dropped here, which ends it.
@@ -193,23 +217,22 @@ impl Connection {
 
     /// Sends one request. An error means that the launcher is gone; what only this request did wrong its caller is told.
     async fn send(&self, outgoing: Outgoing) -> io::Result<()> {
-        let (id, spec, fds, answer) = match outgoing {
+        let (id, request, fds, answer) = match outgoing {
             Outgoing::Plain(request) => {
                 if let Request::Release { id } = request {
                     lock(&self.freezers).remove(&id);
                 }
                 return self.send_message(&request, &[]).await;
             }
-            Outgoing::Launch { id, spec, fds, answer } => (id, spec, fds, answer),
+            Outgoing::Asking { id, request, fds, answer } => (id, request, fds, answer),
         };
         match lock(&self.waiting).as_mut() {
             Some(waiting) => waiting.insert(id, answer),
             // Dropping the sender tells the caller that the launcher is gone.
             None => return Err(io::ErrorKind::BrokenPipe.into()),
         };
-        let request = Request::Launch { id, numbers: fds.iter().map(|(_, number)| *number).collect() };
-        let all: Vec<_> = std::iter::once(spec.as_fd()).chain(fds.iter().map(|(fd, _)| fd.as_fd())).collect();
-        match self.send_message(&request, &all).await {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        match self.send_message(&request, &fds).await {
             Err(error) if !matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {
                 self.answer(id, Err(LaunchError::Send(error)));
                 Ok(())

@@ -1,10 +1,12 @@
 //! The server's side: asynchronous handles to the launcher and to each sandbox.
 
 mod connection;
+mod parking;
 mod process_tree;
 mod sandbox;
 mod start;
 
 pub use connection::Launcher;
+pub use parking::{ForkError, ForkStep, Parking, Shell};
 pub use sandbox::{ExitStatus, ExitWatch, Sandbox, Usage};
 pub use start::LauncherProcess;

@@ -92,6 +92,13 @@ impl Future for ExitWatch {
     }
 }
 
+/// Of a shell: what a copy of its template needs to enter it.
+#[derive(Debug, Default)]
+pub(super) struct Entrance {
+    pub(super) namespaces: Vec<OwnedFd>,
+    pub(super) doors: Vec<OwnedFd>,
+}
+
 /// One sandbox. Dropping it kills everything inside and frees what it held.
 pub struct Sandbox {
     id: u64,
@@ -121,7 +128,8 @@ impl Sandbox {
         pid: i32,
         parts: impl Iterator<Item = (Part, OwnedFd)>,
         to_launcher: mpsc::UnboundedSender<Outgoing>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Entrance)> {
+        let mut entrance = Entrance::default();
         let (said, ended) = watch::channel(None);
         let last_words = Arc::new(Mutex::new(None));
         let mut sandbox = Self {
@@ -140,14 +148,18 @@ impl Sandbox {
                 Part::Ending => ending = Some(fd),
                 Part::Listener => sandbox.listener = Some(TcpListener::from(fd)),
                 Part::Control(control) => sandbox.controls.push((control, fd)),
+                Part::Namespace => entrance.namespaces.push(fd),
+                Part::Door => entrance.doors.push(fd),
             }
         }
         let missing =
             || io::Error::new(io::ErrorKind::InvalidData, "the launcher's answer lacks a descriptor");
-        let pidfd = crate::sys::watch(pidfd.ok_or_else(missing)?, Interest::READABLE)?;
-        let ending = ending.ok_or_else(missing)?;
-        tokio::spawn(watch_end(pidfd, ending, last_words, said));
-        Ok(sandbox)
+        let ending: OwnedFd = ending.ok_or_else(missing)?;
+        // Without a pidfd it is the last word itself that is waited for.
+        let end = pidfd.map_or_else(|| ending.try_clone(), Ok)?;
+        let end = crate::sys::watch(end, Interest::READABLE)?;
+        tokio::spawn(watch_end(end, ending, last_words, said));
+        Ok((sandbox, entrance))
     }
 
     /// Unique among the sandboxes of one launcher.
@@ -261,14 +273,14 @@ impl Drop for Sandbox {
     }
 }
 
-/// Waits for the pidfd, then reads what pid 1 wrote last. Nothing written means that pid 1 itself was killed.
+/// Waits for the end, then reads what pid 1 wrote last. Nothing written means that pid 1 itself was killed.
 async fn watch_end(
-    pidfd: AsyncFd<OwnedFd>,
+    end: AsyncFd<OwnedFd>,
     ending: OwnedFd,
     last_words: Arc<Mutex<Option<Ending>>>,
     said: watch::Sender<Option<ExitStatus>>,
 ) {
-    let Ok(_) = pidfd.readable().await else { return };
+    let Ok(_) = end.readable().await else { return };
     let mut bytes = [0; Ending::LENGTH];
     let status = match std::fs::File::from(ending).read_exact(&mut bytes) {
         Ok(()) => {

@@ -185,6 +185,7 @@ pub fn spec(argv: &[&str]) -> SandboxSpec {
         pids: 64,
         open_files: 1024,
         listen: None,
+        forkable: false,
     }
 }
 
