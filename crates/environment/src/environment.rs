@@ -2,13 +2,14 @@
 
 use crate::Deployment;
 use crate::ending::Ending;
-use crate::host::{Host, StartError};
+use crate::host::{Host, StartError, environment_id, stream_name};
 use crate::life::{Finish, InitFailure, Input, Life, Output};
 use crate::log::{InitPhase, InitStatus, Journal, Lines, Record, Report, Status};
 use crate::outcome::{Completed, Completion, Failure, FunctionError};
-use crate::process::{LaunchFailure, Plan, Process};
+use crate::process::{LaunchFailure, Plan, Process, Role};
+use crate::template::Template;
 use martlet_model::{Invocation, Timestamp};
-use martlet_telemetry::{MeteringRecord, log_group_arn};
+use martlet_telemetry::MeteringRecord;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -25,7 +26,7 @@ pub struct Environment {
     host: Arc<Host>,
     id: Arc<str>,
     plan: Arc<Plan>,
-    architecture: Arc<str>,
+    log_stream: Arc<str>,
     life: Life,
     process: Option<Process>,
     /// A process that is being started in place of one whose init phase failed.
@@ -57,21 +58,58 @@ impl fmt::Debug for Environment {
     }
 }
 
+/// How an environment comes into being.
+#[derive(Debug)]
+pub(crate) enum Birth {
+    /// Its process runs the init phase.
+    Ordinary,
+    /// Its process runs the init phase and then waits to be forked, if it can.
+    Template,
+    /// Its process is a fork of a template. `init` is the template's init phase, if this one is billed for it.
+    Fork { template: Arc<Template>, init: Option<Duration> },
+}
+
+/// How the init phase ended.
+#[derive(Debug)]
+pub(crate) enum Initialized {
+    Ready,
+    /// It was to become a template and is an environment, for this reason.
+    Unforkable(String),
+    /// It is a template, and took so long to become one.
+    Parked(Duration),
+    Failed,
+}
+
 impl Environment {
-    pub(crate) fn new(host: Arc<Host>, id: Arc<str>, plan: Arc<Plan>) -> Self {
-        let version = &plan.deployment.version;
-        let group = log_group_arn(&version.function.account, &version.function.region, &plan.log_group);
-        let journal = Journal::new(host.telemetry().clone(), group, Arc::clone(&plan.log_stream));
-        let timeout = Duration::from_secs(u64::from(version.configuration.timeout_seconds));
-        Self {
-            life: Life::new(Instant::now(), timeout),
-            lines: Lines::new(&version.configuration.logging),
-            architecture: version.configuration.architecture.as_str().into(),
+    /// An environment whose process is about to start; [`Environment::initialize`] sees to that.
+    pub(crate) fn new(host: Arc<Host>, plan: Arc<Plan>, birth: Birth) -> Result<Self, StartError> {
+        let id: Arc<str> = environment_id()?.into();
+        let log_stream: Arc<str> = stream_name(&plan.deployment, host.now(), &id).into();
+        let configuration = &plan.deployment.version.configuration;
+        let timeout = Duration::from_secs(u64::from(configuration.timeout_seconds));
+        let now = Instant::now();
+        let (life, launching): (_, Launching) = match birth {
+            Birth::Ordinary => {
+                (Life::new(now, timeout), Box::pin(host.launch(&plan, &log_stream, Role::Environment)))
+            }
+            Birth::Template => {
+                (Life::template(now, timeout), Box::pin(host.launch(&plan, &log_stream, Role::Template)))
+            }
+            Birth::Fork { template, init } => {
+                (Life::forked(now, timeout, init), Box::pin(template.fork(Arc::clone(&log_stream))))
+            }
+        };
+        let journal =
+            Journal::new(host.telemetry().clone(), Arc::clone(&plan.log_group_arn), Arc::clone(&log_stream));
+        Ok(Self {
+            life,
+            lines: Lines::new(&configuration.logging),
             host,
             id,
             plan,
+            log_stream,
             process: None,
-            launching: None,
+            launching: Some(launching),
             journal,
             records: Vec::new(),
             current: None,
@@ -79,11 +117,11 @@ impl Environment {
             timer: None,
             frozen: false,
             cpu_micros_seen: 0,
-        }
+        })
     }
 
     /// The init phase. An error is one of the platform; the environment is then of no use.
-    pub(crate) async fn initialize(&mut self) -> Result<(), StartError> {
+    pub(crate) async fn initialize(&mut self) -> Result<Initialized, StartError> {
         let version = &self.plan.deployment.version;
         let line = self.lines.init_start(
             self.host.now(),
@@ -92,13 +130,31 @@ impl Environment {
             &self.plan.version_text,
         );
         self.journal.line(self.host.now(), line);
-        self.launching = Some(Box::pin(self.host.launch(&self.plan)));
-        if let Output::InitFailed { took, why } = poll_fn(|context| self.poll_output(context)).await? {
-            self.report_init(took, &why);
-        }
+        let initialized = match poll_fn(|context| self.poll_output(context)).await? {
+            Output::InitFailed { took, why } => {
+                self.report_init(took, &why);
+                Initialized::Failed
+            }
+            Output::Unforkable(reason) => Initialized::Unforkable(reason),
+            Output::Parked { took } => Initialized::Parked(took),
+            _ => Initialized::Ready,
+        };
         self.drain_log();
         self.journal.flush();
-        Ok(())
+        Ok(initialized)
+    }
+
+    /// Takes it as a template, once it is parked.
+    pub(crate) fn into_template(self, init: Duration) -> Option<Template> {
+        let process = self.process?.into_template()?;
+        Some(Template::new(self.plan, process, init))
+    }
+
+    /// Writes into its log that environments of its function do not start by fork.
+    pub(crate) fn say_ordinary(&mut self, reason: &str) {
+        let now = self.host.now();
+        self.journal.line(now, self.lines.ordinary_start(now, reason));
+        self.journal.flush();
     }
 
     /// Hands over an event, and thaws the environment if it is frozen. [`Environment::complete`] then deals with it; the
@@ -242,7 +298,8 @@ impl Environment {
             Output::Restart => {
                 self.process = None;
                 self.cpu_micros_seen = 0;
-                self.launching = Some(Box::pin(self.host.launch(&self.plan)));
+                let launching = self.host.launch(&self.plan, &self.log_stream, Role::Environment);
+                self.launching = Some(Box::pin(launching));
                 None
             }
             Output::Undelivered => {
@@ -269,17 +326,17 @@ impl Environment {
                 return Poll::Ready(Ok(self.life.expire(Instant::now())));
             }
         };
-        if matches!(input, Input::Ready) {
+        if matches!(input, Input::Ready | Input::Unforkable(_)) {
             self.end_init();
         }
         Poll::Ready(Ok(self.life.input(Instant::now(), input)))
     }
 
-    fn end_init(&self) {
+    fn end_init(&mut self) {
         let cpu_millis = self.plan.deployment.version.configuration.cpu_millis();
-        if let Some(process) = &self.process
-            && let Err(error) = process.end_init(cpu_millis)
-        {
+        let Some(process) = &mut self.process else { return };
+        process.close_parking();
+        if let Err(error) = process.end_init(cpu_millis) {
             // Rather no environment than one that takes more than its share.
             tracing::warn!(environment = %self.id, %error, "could not limit the share of CPU, ending it");
             process.kill();
@@ -292,7 +349,7 @@ impl Environment {
             self.launching = None;
             match launched {
                 Ok(process) => {
-                    self.life.launched(Instant::now());
+                    self.life.launched(process.begun());
                     self.process = Some(process);
                 }
                 Err(LaunchFailure::NoEntrypoint(reason)) => {
@@ -415,7 +472,7 @@ impl Environment {
             version: version.version,
             attempt: current.invocation.attempt,
             trigger: current.invocation.trigger,
-            architecture: Arc::clone(&self.architecture),
+            architecture: Arc::clone(&self.plan.architecture),
             memory_mb: configuration.memory_mb,
             environment: Arc::clone(&self.id),
             started: current.begun,

@@ -277,7 +277,8 @@ mod tests {
 
     #[test]
     fn reasons_are_one_short_line() {
-        let reason = |text: &str| unforkable(serde_json::json!({ "unforkable": text }).to_string().as_bytes());
+        let reason =
+            |text: &str| unforkable(serde_json::json!({ "unforkable": text }).to_string().as_bytes());
         assert_eq!(reason("a thread is alive: x"), "a thread is alive: x");
         assert_eq!(reason("two\r\nlines\u{1b}[31m \t and\0more"), "two lines [31m and more");
         assert_eq!(reason(&"ü".repeat(400)).chars().count(), REASON_CHARS);

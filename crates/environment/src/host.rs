@@ -1,13 +1,16 @@
 //! What starts environments.
 
 use crate::bootstraps::Compiled;
-use crate::environment::Environment;
-use crate::process::{LaunchFailure, Plan, Process, Program};
+use crate::environment::{Birth, Environment, Initialized};
+use crate::modes::{StartMode, StartModes};
+use crate::process::{LaunchFailure, Plan, Process, Program, Role};
 use crate::runtimes::{MissingRuntime, Runtimes};
+use crate::template::Template;
+use crate::variables::{FORK_VARIABLE, WRAPPER_VARIABLE};
 use crate::{Deployment, log};
 use martlet_model::{RuntimeFamily, Timestamp};
 use martlet_sandbox::{LaunchError, Launcher};
-use martlet_telemetry::{Clock, Telemetry};
+use martlet_telemetry::{Clock, Telemetry, log_group_arn};
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
@@ -32,6 +35,22 @@ pub struct Host {
     telemetry: Telemetry,
     clock: Clock,
     compiled: Compiled,
+    modes: StartModes,
+}
+
+/// What came of [`Host::prepare`].
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it at a time, and it is taken apart at once")]
+pub enum Prepared {
+    /// A template to fork environments from.
+    Template(Template),
+    /// An environment, because there is no template.
+    Environment {
+        /// It has the init phase behind it, or has failed at it.
+        environment: Environment,
+        /// Why there will be no template of this deployment; `None` when another try may well make one.
+        unforkable: Option<String>,
+    },
 }
 
 /// Why the platform could not start an environment. A function whose init code fails is no such error.
@@ -46,6 +65,9 @@ pub enum StartError {
     /// The pipes and sockets to the sandbox could not be made.
     #[error("could not make the pipes and sockets to the function's sandbox")]
     Descriptors(#[source] io::Error),
+    /// The template has ended, or could not be forked and was ended for it. Another one can be prepared.
+    #[error("the function's template has ended")]
+    TemplateGone,
     /// The operating system gave no random bytes.
     #[error("could not make up an id for the environment: {0}")]
     Random(getrandom::Error),
@@ -60,7 +82,14 @@ impl Host {
         telemetry: Telemetry,
         options: HostOptions,
     ) -> Arc<Self> {
-        Arc::new(Self { launcher, runtimes, telemetry, clock: options.clock, compiled: Compiled::default() })
+        Arc::new(Self {
+            launcher,
+            runtimes,
+            telemetry,
+            clock: options.clock,
+            compiled: Compiled::default(),
+            modes: StartModes::default(),
+        })
     }
 
     /// The runtimes that its environments can use.
@@ -75,6 +104,112 @@ impl Host {
     /// # Errors
     /// [`StartError`] when the platform could not make the sandbox. Nothing of it is left.
     pub async fn start(self: &Arc<Self>, deployment: Arc<Deployment>) -> Result<Environment, StartError> {
+        let plan = self.plan(deployment)?;
+        let mut environment = Environment::new(Arc::clone(self), plan, Birth::Ordinary)?;
+        environment.initialize().await?;
+        self.say_mode(&mut environment);
+        Ok(environment)
+    }
+
+    /// Runs the init phase once, 10 s at most, for all environments that are then made by [`Host::fork`]. Where that is not
+    /// to be, what has been started is an environment, as [`Host::start`] would have made it.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub async fn prepare(self: &Arc<Self>, deployment: Arc<Deployment>) -> Result<Prepared, StartError> {
+        if let Err(reason) = self.can_fork(&deployment) {
+            let environment = self.start(deployment).await?;
+            return Ok(Prepared::Environment { environment, unforkable: Some(reason) });
+        }
+        let plan = self.plan(Arc::clone(&deployment))?;
+        let mut environment = Environment::new(Arc::clone(self), plan, Birth::Template)?;
+        match environment.initialize().await? {
+            Initialized::Parked(init) => {
+                let template = environment.into_template(init).ok_or(StartError::TemplateGone)?;
+                self.modes.parked(&deployment);
+                Ok(Prepared::Template(template))
+            }
+            Initialized::Unforkable(reason) => {
+                self.modes.unforkable(&deployment, &reason);
+                self.say_mode(&mut environment);
+                Ok(Prepared::Environment { environment, unforkable: Some(reason) })
+            }
+            Initialized::Ready | Initialized::Failed => {
+                Ok(Prepared::Environment { environment, unforkable: None })
+            }
+        }
+    }
+
+    /// Forks an environment from a template and returns when it is ready, its after-restore hooks included, 10 s at most.
+    /// Where it does not get ready, that is no error: the environment then starts anew, ordinarily, inside its first
+    /// invocation.
+    ///
+    /// # Errors
+    /// [`StartError::TemplateGone`] when the template has ended, and otherwise when the platform could not make the sandbox.
+    /// Nothing of it is left.
+    pub async fn fork(self: &Arc<Self>, template: &Arc<Template>) -> Result<Environment, StartError> {
+        let deployment = template.deployment();
+        let init = template.take_init();
+        let birth = Birth::Fork { template: Arc::clone(template), init };
+        let mut environment = Environment::new(Arc::clone(self), Arc::clone(template.plan()), birth)?;
+        match environment.initialize().await {
+            Ok(Initialized::Failed) => {
+                self.modes.failed(deployment, "environments forked from its template did not get ready");
+                Ok(environment)
+            }
+            Ok(_) => {
+                self.modes.forked(deployment);
+                Ok(environment)
+            }
+            Err(error) => {
+                template.return_init(init);
+                if matches!(error, StartError::TemplateGone) && template.is_to_blame() {
+                    self.modes.failed(deployment, "its template ended");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells whether a template can be tried for the deployment.
+    ///
+    /// # Errors
+    /// Why not: a sentence without its full stop.
+    pub fn can_fork(&self, deployment: &Deployment) -> Result<(), String> {
+        let configuration = &deployment.version.configuration;
+        if matches!(configuration.runtime.family(), Some(RuntimeFamily::Provided) | None) {
+            return Err(format!("programs for {} are not forked", configuration.runtime));
+        }
+        let set = |name| configuration.environment.get(name).filter(|value| !value.is_empty());
+        if set(FORK_VARIABLE).is_some_and(|value| value.eq_ignore_ascii_case("off")) {
+            return Err(format!("its variable {FORK_VARIABLE} is off"));
+        }
+        if set(WRAPPER_VARIABLE).is_some() {
+            return Err(format!("its interpreter is started by a program of its own ({WRAPPER_VARIABLE})"));
+        }
+        match self.modes.of(deployment) {
+            StartMode::Ordinary(reason) => Err(reason),
+            StartMode::Unknown | StartMode::Fork => Ok(()),
+        }
+    }
+
+    /// How further environments of the deployment start, as far as that is known.
+    #[must_use]
+    pub fn start_mode(&self, deployment: &Deployment) -> StartMode {
+        match self.can_fork(deployment) {
+            Ok(()) => self.modes.of(deployment),
+            Err(reason) => StartMode::Ordinary(reason),
+        }
+    }
+
+    /// Writes into the environment's log that the deployment does not start by fork, if nobody has yet.
+    fn say_mode(&self, environment: &mut Environment) {
+        if let Some(reason) = self.modes.to_say(environment.deployment()) {
+            environment.say_ordinary(&reason);
+        }
+    }
+
+    fn plan(&self, deployment: Arc<Deployment>) -> Result<Arc<Plan>, StartError> {
         let version = &deployment.version;
         let runtime = &version.configuration.runtime;
         self.runtimes.check(runtime).map_err(StartError::Runtime)?;
@@ -87,19 +222,15 @@ impl Host {
             }
             None => Program::Provided,
         };
-        let now = (self.clock)();
-        let id = environment_id()?;
-        let stream = stream_name(&deployment, now, &id);
-        let plan = Plan {
+        let log_group = version.log_group();
+        Ok(Arc::new(Plan {
             program,
             version_text: version.version.to_string(),
-            log_group: version.log_group(),
-            log_stream: stream.into(),
+            log_group_arn: log_group_arn(&version.function.account, &version.function.region, &log_group),
+            log_group,
+            architecture: version.configuration.architecture.as_str().into(),
             deployment,
-        };
-        let mut environment = Environment::new(Arc::clone(self), id.into(), Arc::new(plan));
-        environment.initialize().await?;
-        Ok(environment)
+        }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -113,8 +244,10 @@ impl Host {
     pub(crate) fn launch(
         &self,
         plan: &Arc<Plan>,
+        log_stream: &Arc<str>,
+        role: Role,
     ) -> impl Future<Output = Result<Process, LaunchFailure>> + Send + 'static {
-        Process::launch(self.launcher.clone(), Arc::clone(plan))
+        Process::launch(self.launcher.clone(), Arc::clone(plan), Arc::clone(log_stream), role)
     }
 
     /// What the runtime is called in log lines: `python:3.12.1`, `provided:al2023`.
@@ -132,7 +265,7 @@ impl Host {
 }
 
 /// 32 hexadecimal digits.
-fn environment_id() -> Result<String, StartError> {
+pub(crate) fn environment_id() -> Result<String, StartError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(StartError::Random)?;
     let mut id = String::with_capacity(32);
@@ -143,7 +276,7 @@ fn environment_id() -> Result<String, StartError> {
 }
 
 /// `2026/01/01/[$LATEST]0123...`; with the function's name where the log group is not the function's own.
-fn stream_name(deployment: &Deployment, now: Timestamp, id: &str) -> String {
+pub(crate) fn stream_name(deployment: &Deployment, now: Timestamp, id: &str) -> String {
     let version = &deployment.version;
     let name = match version.configuration.logging.group {
         Some(_) => version.function.name.as_str(),

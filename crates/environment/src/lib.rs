@@ -25,16 +25,21 @@ mod frame;
 mod host;
 mod life;
 mod log;
+mod modes;
 mod outcome;
 mod process;
 mod runtime_api;
 mod runtimes;
+mod stock;
+mod template;
 mod variables;
 
 pub use environment::Environment;
-pub use host::{Host, HostOptions, StartError};
+pub use host::{Host, HostOptions, Prepared, StartError};
+pub use modes::StartMode;
 pub use outcome::{Completed, Completion, FunctionError};
 pub use runtimes::{Interpreter, MissingRuntime, Places, Runtimes};
+pub use template::Template;
 pub use variables::is_reserved;
 
 use martlet_model::FunctionVersion;

@@ -261,7 +261,11 @@ fn a_fork_that_fails_is_started_anew_inside_the_invocation() {
     assert_eq!(world.begin(0), Output::Restart);
     assert_eq!(world.input(50_000, Input::Ready), Output::Deliver);
     let first = finished(world.input(51_000, Input::Response(Bytes::new())));
-    assert_eq!(first.init, Some(Duration::from_millis(200)), "the template's init phase is still to be paid for");
+    assert_eq!(
+        first.init,
+        Some(Duration::from_millis(200)),
+        "the template's init phase is still to be paid for"
+    );
 }
 
 fn inputs() -> impl Strategy<Value = u8> {

@@ -435,7 +435,6 @@ fn managed_argv(
     memory_mb: u32,
     template: bool,
     env: &[(String, String)],
-    template: bool,
     files: &mut Vec<(String, Vec<u8>)>,
 ) -> Vec<String> {
     let mut argv = vec![interpreter.inside.clone()];

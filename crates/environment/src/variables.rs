@@ -10,6 +10,13 @@ pub(crate) const TASK_DIR: &str = "/var/task";
 /// Port of the Runtime API on the sandbox's own loopback.
 pub(crate) const RUNTIME_API_PORT: u16 = 9001;
 
+/// The one variable whose value is an environment's own.
+pub(crate) const LOG_STREAM_VARIABLE: &str = "AWS_LAMBDA_LOG_STREAM_NAME";
+/// The program that a function wants its interpreter to be started by.
+pub(crate) const WRAPPER_VARIABLE: &str = "AWS_LAMBDA_EXEC_WRAPPER";
+/// Set to `off`, it keeps a function from being forked.
+pub(crate) const FORK_VARIABLE: &str = "MARTLET_FORK_START";
+
 /// Names that a function's configuration cannot set; [`is_reserved`] also covers those that begin with an underscore.
 const RESERVED: [&str; 25] = [
     "AWS_ACCESS_KEY",
@@ -100,7 +107,7 @@ pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) ->
     set("AWS_LAMBDA_FUNCTION_VERSION", version.version.to_string());
     set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".into());
     set("AWS_LAMBDA_LOG_GROUP_NAME", group.into());
-    set("AWS_LAMBDA_LOG_STREAM_NAME", stream.into());
+    set(LOG_STREAM_VARIABLE, stream.into());
     set("AWS_LAMBDA_RUNTIME_API", format!("127.0.0.1:{RUNTIME_API_PORT}"));
     if !matches!(configuration.runtime.family(), Some(RuntimeFamily::Provided)) {
         set("AWS_EXECUTION_ENV", format!("AWS_Lambda_{}", configuration.runtime));

@@ -94,6 +94,14 @@ impl Lines {
         )
     }
 
+    /// Says that the function's environments have init phases of their own, and why. Lambda has no such line.
+    pub(crate) fn ordinary_start(self, now: Timestamp, reason: &str) -> String {
+        if !self.json {
+            return format!("START_MODE Ordinary, not by fork: {reason}");
+        }
+        self.record(Level::Warn, now, "martlet.startMode", &StartModeRecord { mode: "ordinary", reason })
+    }
+
     /// A failed init phase.
     pub(crate) fn init_report(
         self,
@@ -255,6 +263,13 @@ struct InitStartRecord<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct StartModeRecord<'a> {
+    mode: &'a str,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct InitReportRecord<'a> {
     initialization_type: &'a str,
     phase: &'a str,
@@ -384,6 +399,17 @@ mod tests {
         for line in [done, figures] {
             assert!(line.contains("\"status\":\"error\",\"errorType\":\"Runtime.ExitError\""), "{line}");
         }
+    }
+
+    #[test]
+    fn an_ordinary_start_is_explained() {
+        let text = lines(LogFormat::Text, None).ordinary_start(NOW, "a thread is alive");
+        assert_eq!(text, "START_MODE Ordinary, not by fork: a thread is alive");
+        let json = lines(LogFormat::Json, Some("WARN")).ordinary_start(NOW, "x");
+        assert!(
+            json.ends_with(r#""type":"martlet.startMode","record":{"mode":"ordinary","reason":"x"}}"#),
+            "{json}"
+        );
     }
 
     #[test]

@@ -1,0 +1,175 @@
+//! Empty sandboxes that are made ahead of need.
+
+use martlet_sandbox::LaunchError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+type Making<S> = Pin<Box<dyn Future<Output = Result<S, LaunchError>> + Send>>;
+type Make<S> = Box<dyn Fn() -> Making<S> + Send + Sync>;
+
+/// A few of something that takes time to make. A task of its own makes them, sleeps while there are enough, and ends with
+/// the stock; what is in stock goes with it.
+pub(crate) struct Stock<S> {
+    shared: Arc<Shared<S>>,
+    refiller: JoinHandle<()>,
+}
+
+struct Shared<S> {
+    make: Make<S>,
+    ready: Mutex<Vec<S>>,
+    wanted: AtomicUsize,
+    used: Notify,
+}
+
+impl<S> fmt::Debug for Stock<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stock").field("ready", &self.shared.ready().len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Send + 'static> Stock<S> {
+    /// A stock that begins to make its first piece. Must be called inside a tokio runtime.
+    pub(crate) fn new<F>(make: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<S, LaunchError>> + Send + 'static,
+    {
+        let shared = Arc::new(Shared {
+            make: Box::new(move || Box::pin(make())),
+            ready: Mutex::new(Vec::new()),
+            wanted: AtomicUsize::new(1),
+            used: Notify::new(),
+        });
+        let refiller = tokio::spawn(refill(Arc::clone(&shared)));
+        Self { shared, refiller }
+    }
+
+    /// One from stock, or else one that is made now. [`Stock::refill`] replaces it.
+    pub(crate) async fn take(&self) -> Result<S, LaunchError> {
+        let ready = self.shared.ready().pop();
+        match ready {
+            Some(ready) => Ok(ready),
+            None => (self.shared.make)().await,
+        }
+    }
+
+    /// Makes up for what was taken, in the background. Not part of taking: it would slow down what the piece is taken for.
+    pub(crate) fn refill(&self) {
+        self.shared.used.notify_one();
+    }
+
+    /// How many are kept from now on.
+    pub(crate) fn set_wanted(&self, wanted: usize) {
+        self.shared.wanted.store(wanted, Ordering::Relaxed);
+        self.shared.ready().truncate(wanted);
+        self.refill();
+    }
+}
+
+impl<S> Drop for Stock<S> {
+    fn drop(&mut self) {
+        self.refiller.abort();
+    }
+}
+
+impl<S> Shared<S> {
+    fn ready(&self) -> MutexGuard<'_, Vec<S>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one, unless fewer are wanted by now.
+    fn add(&self, made: S) {
+        let mut ready = self.ready();
+        if ready.len() < self.wanted.load(Ordering::Relaxed) {
+            ready.push(made);
+        }
+    }
+}
+
+async fn refill<S>(shared: Arc<Shared<S>>) {
+    loop {
+        while shared.ready().len() < shared.wanted.load(Ordering::Relaxed) {
+            match (shared.make)().await {
+                Ok(made) => shared.add(made),
+                // Whoever needs one is told why there is none; the next use tries again.
+                Err(error) => {
+                    tracing::debug!(%error, "could not make a shell ahead");
+                    break;
+                }
+            }
+        }
+        shared.used.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Numbers what it makes.
+    fn stock(broken: &Arc<AtomicBool>) -> (Stock<usize>, Arc<AtomicUsize>) {
+        let (made, broken) = (Arc::new(AtomicUsize::new(0)), Arc::clone(broken));
+        let counter = Arc::clone(&made);
+        let stock = Stock::new(move || {
+            let number = counter.fetch_add(1, Ordering::Relaxed);
+            let fails = broken.load(Ordering::Relaxed);
+            async move { if fails { Err(LaunchError::Gone) } else { Ok(number) } }
+        });
+        (stock, made)
+    }
+
+    async fn until(done: impl Fn() -> bool) {
+        let waited = async {
+            while !done() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, waited).await.expect("it comes to pass");
+    }
+
+    #[tokio::test]
+    async fn what_is_used_is_made_again_once_that_is_asked_for() {
+        let (stock, made) = stock(&Arc::default());
+        until(|| stock.shared.ready().len() == 1).await;
+        assert_eq!(stock.take().await.unwrap(), 0);
+        assert_eq!(stock.take().await.unwrap(), 1, "made on the way");
+        assert_eq!(made.load(Ordering::Relaxed), 2);
+        stock.refill();
+        until(|| stock.shared.ready().len() == 1).await;
+        stock.set_wanted(5);
+        until(|| stock.shared.ready().len() == 5).await;
+        stock.set_wanted(2);
+        assert_eq!(stock.shared.ready().len(), 2);
+        assert_eq!(made.load(Ordering::Relaxed), 7);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_who_asks_and_tried_again_later() {
+        let broken = Arc::new(AtomicBool::new(true));
+        let (stock, made) = stock(&broken);
+        until(|| made.load(Ordering::Relaxed) == 1).await;
+        assert!(matches!(stock.take().await, Err(LaunchError::Gone)));
+        assert_eq!(made.load(Ordering::Relaxed), 2, "it is not tried over and over");
+        broken.store(false, Ordering::Relaxed);
+        stock.refill();
+        until(|| stock.shared.ready().len() == 1).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_stock_that_is_gone() {
+        let (stock, _) = stock(&Arc::default());
+        until(|| stock.shared.ready().len() == 1).await;
+        let shared = Arc::downgrade(&stock.shared);
+        drop(stock);
+        until(|| shared.strong_count() == 0).await;
+    }
+}
