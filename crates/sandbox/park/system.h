@@ -134,6 +134,7 @@ static inline char *thread_pointer(void) {
 #define CLONE_VFORK 0x4000
 #define WAIT_ALL 0x40000000 /* __WALL: children that signal nothing at their end, too */
 #define PR_SET_DUMPABLE 4
+#define PR_CAPBSET_DROP 24
 #define CAPABILITY_VERSION 0x20080522
 #define RSEQ_BYTES 32
 

@@ -13,18 +13,16 @@ use crate::spec::SandboxSpec;
 /// Beyond the memory limit when only data is limited: what an interpreter maps without using it, thread stacks above all.
 const DATA_SLACK: u64 = 256 << 20;
 
-/// More processes than a machine will have.
-const MANY: u64 = 1 << 22;
-
 /// All but the number of open files, which the main process sets last. `limit_data` stands in for a cgroup's memory limit:
 /// it counts writable private memory of each process on its own. An address space limit would be no use, since V8 and
 /// others reserve many times what they use.
 pub(super) fn resource_limits(spec: &SandboxSpec, limit_data: bool) -> Result<(), Fault> {
     limit(Resource::Core, 0).at(Step::ResourceLimit, "core")?;
-    // One more for pid 1, which is ours. The kernel counts the copies of a forkable process in its user namespace, too; their
-    // cgroups bound them.
-    let copies = if spec.forkable && !limit_data { MANY } else { 0 };
-    limit(Resource::Nproc, spec.pids + 1 + copies).at(Step::ResourceLimit, "nproc")?;
+    // The kernel counts the copies of a forkable process in its user namespace, too; cgroups bound those.
+    if limit_data || !spec.forkable {
+        // One more for pid 1, which is ours.
+        limit(Resource::Nproc, spec.pids + 1).at(Step::ResourceLimit, "nproc")?;
+    }
     if limit_data {
         limit(Resource::Data, spec.memory_bytes + DATA_SLACK).at(Step::ResourceLimit, "data")?;
     }

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
 mod attacks;
+mod copies;
 mod endings;
 mod harness;
 mod limits;
@@ -49,6 +50,8 @@ fn tests() -> Vec<Test> {
             disk_tmp_is_a_hard_limit_that_costs_no_memory memory_tmp_is_a_hard_limit cpu_is_proportional
             a_frozen_sandbox_stands_still a_frozen_sandbox_can_be_killed without_cgroups_data_is_limited
             without_cgroups_it_freezes_by_signal;
+        copies: a_copy_stands_in_a_sandbox_of_its_own copies_outlive_their_template the_end_of_a_copy_is_told_as_it_was
+            a_template_that_ended_is_told_so many_copies;
         endings: dropping_the_handle_ends_it nothing_is_left_behind killing_the_server_ends_everything
             killing_the_launcher_ends_everything what_both_left_the_next_start_removes an_abandoned_launch_leaves_nothing
             shutdown_waits_for_the_launcher a_second_launcher_of_one_directory_is_refused
