@@ -9,8 +9,9 @@ import os
 import sys
 import time
 
-CONTROL_FD = 3
-INVOKE, READY, INIT_ERROR, RESPONSE, ERROR, TOO_LARGE = 1, 16, 17, 18, 19, 20
+CONTROL_FD, PARK_FD = 3, 5
+INVOKE, RESTORE = 1, 2
+READY, INIT_ERROR, RESPONSE, ERROR, TOO_LARGE, PARKED = 16, 17, 18, 19, 20, 21
 RESPONSE_LIMIT = 6 * 1024 * 1024 + 100
 RECEIVE_BYTES = 64 * 1024
 
@@ -464,13 +465,13 @@ def send(kind, sequence=0, meta=b"", payload=b""):
             rest = rest[os.write(CONTROL_FD, rest) :]
 
 
-def receive():
+def receive(kind=INVOKE):
     """The next event: its sequence, meta and payload. Does not return when the server is gone."""
     data = os.read(CONTROL_FD, RECEIVE_BYTES)
     while data and len(data) < 16:
         more = os.read(CONTROL_FD, RECEIVE_BYTES)
         data = more and data + more
-    if not data or data[0] != INVOKE:
+    if not data or data[0] != kind:
         os._exit(0)
     start = 16 + int.from_bytes(data[8:12], "big")
     total = start + int.from_bytes(data[12:16], "big")
@@ -489,9 +490,9 @@ def receive():
     return int.from_bytes(data[4:8], "big"), json.loads(bytes(view[16:start])), view[start:]
 
 
-def send_error(kind, sequence, document):
+def send_error(kind, sequence, document, error_type=None):
     log_error(document)
-    meta = json.dumps({"errorType": document["errorType"]}).encode()
+    meta = json.dumps({"errorType": error_type or document["errorType"]}).encode()
     payload = json.dumps(document).encode()
     if len(payload) > RESPONSE_LIMIT:
         document = dict(document, errorMessage=document["errorMessage"][:10000], stackTrace=[])
@@ -530,17 +531,53 @@ def serve(handler):
         del result
 
 
+# --- Start -----------------------------------------------------------------------------------------------------------
+
+
+def become_template(template, empty_folders):
+    """Parks this process. Returns in each environment that is forked from it, and here if that cannot be; what it returns
+    is the meta of `ready`."""
+    try:
+        template.run_before_hooks()
+    except Exception as error:
+        # Type and exit code, here and below, are those of Lambda's own runtime.
+        send_error(INIT_ERROR, 0, describe(error, None), "Runtime.BeforeSnapshotError")
+        sys.exit(64)
+    here = template.Template((0, 1, 2, CONTROL_FD, SINK.descriptor, PARK_FD), empty_folders)
+    obstacle = here.obstacle()
+    if obstacle is None:
+        send(PARKED)
+        if here.park(PARK_FD) < 0:
+            os._exit(1)
+        meta = receive(RESTORE)[1]
+        os.environ.update(meta["env"])
+        here.differ()
+    else:
+        os.close(PARK_FD)
+    try:
+        template.run_after_hooks()
+    except Exception as error:
+        send_error(INIT_ERROR, 0, describe(error, None), "Runtime.AfterRestoreError")
+        sys.exit(65)
+    return b"" if obstacle is None else json.dumps({"unforkable": obstacle}).encode()
+
+
 def main():
-    for descriptor in (CONTROL_FD, SINK.descriptor):
+    will_be_template = os.environ.pop("_MARTLET_TEMPLATE", None) is not None
+    for descriptor in (CONTROL_FD, SINK.descriptor) + ((PARK_FD,) if will_be_template else ()):
         os.set_inheritable(descriptor, False)
     set_up_builtins()
     set_up_imports(os.environ.get("LAMBDA_TASK_ROOT", "/var/task"))
+    if will_be_template:
+        import martlet_template
+
+        empty_folders = martlet_template.empty_folders()
     try:
         handler = load(os.environ.get("_HANDLER", ""))
     except Exception as error:
         send_error(INIT_ERROR, 0, describe(error, None))
         sys.exit(1)
-    send(READY)
+    send(READY, meta=become_template(martlet_template, empty_folders) if will_be_template else b"")
     serve(handler)
 
 

@@ -1,0 +1,2 @@
+'use strict';
+// What a Node interpreter needs to become a template.

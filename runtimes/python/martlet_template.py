@@ -1,0 +1,179 @@
+"""How a Python interpreter becomes a template: what keeps it from being forked, the fork, and what differs after it.
+
+The bootstrap imports this when it is told to become a template, after the function's code was loaded.
+"""
+
+import os
+import sys
+import time
+
+# How long a library may take to end the threads that its fork handlers have told to end.
+PATIENCE = 0.05
+
+PRIVATE_FOLDERS = ("/tmp", "/dev/shm")
+OTHERS = {
+    "anon_inode:[eventpoll]": "an event loop (epoll)",
+    "anon_inode:inotify": "a file watch (inotify)",
+    "anon_inode:[eventfd]": "an eventfd",
+    "anon_inode:[timerfd]": "a timerfd",
+    "anon_inode:[signalfd]": "a signalfd",
+}
+
+
+def empty_folders():
+    """Those of the folders that each environment has for itself in which there is nothing yet."""
+    return [folder for folder in PRIVATE_FOLDERS if os.path.isdir(folder) and not os.listdir(folder)]
+
+
+class Template:
+    """One interpreter on its way to being parked. `own` are the descriptors of the bootstrap, `empty` the folders that were
+    empty before the function's code was loaded."""
+
+    def __init__(self, own, empty):
+        self.own = own
+        self.empty = empty
+        self.library = None
+        # Number, path and flags of the files that are open; each child gets its own position in them.
+        self.files = []
+
+    def obstacle(self):
+        """Why this process cannot be forked, in one sentence; None when it can. A library's threads that end at a fork have
+        ended after this."""
+        try:
+            return self._load() or self._threads() or self._children() or self._descriptors() or self._written()
+        except OSError as error:
+            return "looking for what a fork would break failed: %s" % error
+
+    def _load(self):
+        if "t" in getattr(sys, "abiflags", ""):
+            return "a free-threaded Python cannot be forked here yet"
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "park.so")
+        try:
+            import _frozen_importlib
+            import _imp
+
+            # By its path, and not left in sys.modules: it is no module that a function should find.
+            spec = _frozen_importlib.ModuleSpec("martlet_park", None, origin=path)
+            self.library = _imp.create_dynamic(spec)
+        except ImportError as error:
+            return "the library that forks cannot be loaded: %s" % error
+        return None
+
+    def _threads(self):
+        import _thread
+
+        if _thread._count() > 0:
+            names = ["one without a name"]
+            if "threading" in sys.modules:
+                threading = sys.modules["threading"]
+                main = threading.main_thread()
+                names = [repr(thread.name) for thread in threading.enumerate() if thread is not main] or names
+            return "init code has started threads, which a fork would lose: %s" % ", ".join(names)
+        status = self.library.probe()
+        if status < 0:
+            return "a fork is refused: %s" % os.strerror(-status)
+        deadline = time.monotonic() + PATIENCE
+        while len(os.listdir("/proc/self/task")) > 1:
+            if time.monotonic() > deadline:
+                names = [read("/proc/self/task/%s/comm" % task) for task in os.listdir("/proc/self/task")]
+                count = len(names) - 1
+                return "a library has %d threads of its own, which a fork would lose: %s" % (count, ", ".join(names))
+            os.sched_yield()
+        return None
+
+    def _children(self):
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return None
+        return "init code has started processes, which would not be there after a fork"
+
+    def _descriptors(self):
+        for name in os.listdir("/proc/self/fd"):
+            number = int(name)
+            try:
+                target = os.readlink("/proc/self/fd/" + name)
+            except FileNotFoundError:
+                # What the listing itself was read from.
+                continue
+            if number in self.own:
+                continue
+            if target.startswith("socket:"):
+                return "init code has left a socket open (descriptor %d), which a fork would share" % number
+            if target.startswith(("pipe:", "/memfd:")) or target in OTHERS:
+                what = OTHERS.get(target, target.partition(":")[0].lstrip("/"))
+                return "init code has left %s open (descriptor %d), which a fork would share" % (what, number)
+            if target.endswith(" (deleted)"):
+                return "init code has a file open that is deleted: %s" % target[:-10]
+            if os.path.isfile(target):
+                self.files.append((number, target, flags(number)))
+        return None
+
+    def _written(self):
+        for folder in self.empty:
+            found = sorted(os.listdir(folder))
+            if found:
+                return "init code has left files in %s, which each environment has for itself: %s" % (
+                    folder,
+                    ", ".join(found[:3]),
+                )
+        return None
+
+    def park(self, socket):
+        """Returns 0 in each child, and a negative errno in this process when the server is out of reach."""
+        import gc
+
+        # What is there now stays: a collection in a child need not touch it, which would copy its pages.
+        gc.collect()
+        gc.freeze()
+        return self.library.park(socket)
+
+    def differ(self):
+        """Makes a child differ from its siblings in all that should be unique, and touch nothing that they share."""
+        # The generator of `random` is seeded by a handler of its own, and OpenSSL's by the new pid.
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            numpy_random.seed()
+        uuid = sys.modules.get("uuid")
+        if uuid is not None:
+            # Both remember a sequence number in the time-based kinds; without them it is drawn from `random`.
+            uuid._generate_time_safe = None
+            for name in ("_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7"):
+                if hasattr(uuid, name):
+                    setattr(uuid, name, None)
+        for number, path, mode in self.files:
+            position = os.lseek(number, 0, os.SEEK_CUR)
+            fresh = os.open(path, mode)
+            os.lseek(fresh, position, os.SEEK_SET)
+            inheritable = os.get_inheritable(number)
+            os.dup2(fresh, number, inheritable)
+            os.close(fresh)
+
+
+def flags(number):
+    """With which `number` was opened, those aside that only matter then."""
+    for line in read("/proc/self/fdinfo/%d" % number).splitlines():
+        if line.startswith("flags:"):
+            return int(line.split()[1], 8) & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC)
+    return os.O_RDONLY
+
+
+def read(path):
+    with open(path) as file:
+        return file.read().strip()
+
+
+def hooks(name):
+    """The calls that were registered with the package of Lambda's hooks, ours or the function's own copy."""
+    module = sys.modules.get("snapshot_restore_py")
+    return getattr(module, name)() if hasattr(module, name) else []
+
+
+def run_before_hooks():
+    for function, positional, named in reversed(hooks("get_before_snapshot")):
+        function(*positional, **named)
+
+
+def run_after_hooks():
+    for function, positional, named in hooks("get_after_restore"):
+        function(*positional, **named)
