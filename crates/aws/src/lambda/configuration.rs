@@ -1,6 +1,6 @@
 //! `FunctionConfiguration`: a version as the API shows it.
 
-use super::Lambda;
+use super::{Lambda, StartShown};
 use crate::protocol::time::lambda_date;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,6 +43,8 @@ pub(super) struct FunctionConfiguration<'a> {
     ephemeral_storage: EphemeralStorage,
     snap_start: SnapStart,
     logging_config: LoggingConfig<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    martlet: Option<StartShown>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,7 +148,13 @@ impl<'a> FunctionConfiguration<'a> {
             ephemeral_storage: EphemeralStorage { size: configuration.ephemeral_mb },
             snap_start: SnapStart { apply_on: "None", optimization_status: "Off" },
             logging_config: LoggingConfig::new(&configuration.logging, version),
+            martlet: None,
         }
+    }
+
+    /// The same, told how its environments start.
+    pub(super) fn starting(self, start: StartShown) -> Self {
+        Self { martlet: Some(start), ..self }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn get_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input) ->
     let record = version(&function, &named)?;
     let location = lambda.downloads.link(&ctx, &record.version)?;
     Output::json(&Answer {
-        configuration: FunctionConfiguration::new(&lambda, record, named.qualifier.as_ref()),
+        configuration: configuration(&lambda, &named, record),
         // What AWS says of packages, wherever they lie.
         code: Location { repository_type: "S3", location },
         tags: function.tags(),
@@ -47,7 +47,17 @@ pub(super) async fn get_function_configuration(
 ) -> Result<Output, ApiError> {
     let (function, named) = find(&lambda, &ctx, "GetFunctionConfiguration", &input)?;
     let record = version(&function, &named)?;
-    Output::json(&FunctionConfiguration::new(&lambda, record, named.qualifier.as_ref()))
+    Output::json(&configuration(&lambda, &named, record))
+}
+
+/// With how its environments start, which whoever asks for one function wants to see.
+fn configuration<'r>(lambda: &Lambda, named: &Named, record: &'r VersionRecord) -> FunctionConfiguration<'r> {
+    let configuration = FunctionConfiguration::new(lambda, record, named.qualifier.as_ref());
+    match lambda.functions.resolve(&named.function, named.qualifier.as_ref()) {
+        Ok(deployment) => configuration.starting((lambda.starts.shown)(&deployment)),
+        // What cannot be invoked yet starts nothing.
+        Err(_) => configuration,
+    }
 }
 
 fn find(lambda: &Lambda, ctx: &Ctx, action: &str, input: &Input) -> Result<(Arc<Function>, Named), ApiError> {

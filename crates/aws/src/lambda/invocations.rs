@@ -1,7 +1,7 @@
 //! What Invoke needs of the rooms that run functions.
 
-use martlet_engine::{Engine, Host, Rejected};
-use martlet_environment::{Completed, Deployment};
+use martlet_engine::{Engine, Host, Ran, Rejected, Wanted};
+use martlet_environment::Deployment;
 use martlet_events::{AcceptError, AsyncInvocations, Event};
 use martlet_model::Invocation;
 use std::future::Future;
@@ -12,13 +12,14 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Runs invocations, now or later.
 pub trait Invocations: Send + Sync + 'static {
-    /// Runs one now; a failure of the function is an answer, not an error. Once polled it goes on when the future is
-    /// dropped.
+    /// Runs one now, on an environment that is `wanted`; a failure of the function is an answer, not an error. Once polled it
+    /// goes on when the future is dropped.
     fn run<'a>(
         &'a self,
         deployment: &'a Arc<Deployment>,
         invocation: Invocation,
-    ) -> BoxFuture<'a, Result<Completed, Rejected>>;
+        wanted: Wanted,
+    ) -> BoxFuture<'a, Result<Ran, Rejected>>;
 
     /// Takes one that may run later. It is on stable storage when this resolves to `Ok`.
     fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>>;
@@ -43,8 +44,9 @@ impl<H: Host> Invocations for EngineInvocations<H> {
         &'a self,
         deployment: &'a Arc<Deployment>,
         invocation: Invocation,
-    ) -> BoxFuture<'a, Result<Completed, Rejected>> {
-        Box::pin(self.engine.invoke(deployment, invocation))
+        wanted: Wanted,
+    ) -> BoxFuture<'a, Result<Ran, Rejected>> {
+        Box::pin(self.engine.run(deployment, invocation, wanted))
     }
 
     fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>> {

@@ -8,7 +8,7 @@ use crate::protocol::{ApiError, Input, Output, well_formed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use martlet_engine::Rejected;
+use martlet_engine::{Ran, Rejected};
 use martlet_events::Event;
 use martlet_model::{Invocation, Timestamp, Trigger, limits};
 use std::fmt::Write as _;
@@ -26,6 +26,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
     // A payload left out is an empty object to the function.
     let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
     well_formed(&payload)?;
+    let wanted = lambda.starts.wanted(&ctx)?;
     match input.text("InvocationType") {
         Some("DryRun") => return Ok(Output::empty().status(204)),
         Some("Event") => {
@@ -56,8 +57,8 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         trigger: Trigger::Request,
         attempt: 1,
     };
-    let completed =
-        lambda.invocations.run(&deployment, invocation).await.map_err(|error| rejected(&error))?;
+    let Ran { completed, start } =
+        lambda.invocations.run(&deployment, invocation, wanted).await.map_err(|error| rejected(&error))?;
     let mut output =
         Output::payload(completed.payload).header("ExecutedVersion", deployment.version.version.to_string());
     if let Some(error) = completed.function_error {
@@ -66,7 +67,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
     if input.text("LogType") == Some("Tail") {
         output = output.header("LogResult", STANDARD.encode(&completed.log_tail));
     }
-    Ok(output)
+    Ok(lambda.starts.tell(output, start))
 }
 
 fn too_large_for_an_event(bytes: usize) -> ApiError {

@@ -17,6 +17,7 @@ mod named;
 mod packages;
 mod paging;
 mod request;
+mod starts;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ mod versions;
 
 pub use invocations::{EngineInvocations, Invocations};
 pub use packages::{Downloads, PACKAGES_PREFIX};
+pub use starts::{StartShown, Starts, start_of};
 
 use crate::models;
 use crate::pipeline::{Operation, Service, ServiceError};
@@ -49,6 +51,8 @@ pub struct Lambda {
     pub downloads: Arc<Downloads>,
     /// The account's limit of concurrent executions, to be told.
     pub concurrency: u32,
+    /// How environments start: what may be asked, and what is known.
+    pub starts: Starts,
 }
 
 impl Lambda {

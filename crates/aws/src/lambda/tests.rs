@@ -402,3 +402,36 @@ async fn invocations_are_refused_with_reasons() {
         refused(&answer, 404, "ResourceNotFoundException", &arn);
     }
 }
+
+#[tokio::test]
+async fn in_development_a_start_can_be_asked_for_and_is_told() {
+    use martlet_engine::{Start, Wanted};
+    let shown = StartShown { start: "ordinary", reason: Some("a thread is alive".into()) };
+    let by_header = Starts { by_header: true, always: None, shown: Arc::new(move |_| shown.clone()) };
+    let server = Server::starting(by_header).await;
+    server.created("f", json!({})).await;
+    let got = server.call("GET", "/2015-03-31/functions/f", Value::Null).await.body;
+    assert_eq!(got["Configuration"]["Martlet"], json!({"Start": "ordinary", "Reason": "a thread is alive"}));
+
+    assert_eq!(server.invoke("f", &[], b"1").await.head["x-martlet-start"], "warm");
+    for kind in ["spare", "fork", "ordinary"] {
+        let answer = server.invoke("f", &[("x-martlet-cold-start", kind)], b"1").await;
+        assert_eq!((answer.status, &answer.head["x-martlet-start"]), (200, &kind.parse().unwrap()));
+    }
+    let cold = [Start::Spare, Start::Fork, Start::Ordinary].map(Wanted::Cold);
+    assert_eq!(server.player.wanted.lock().unwrap()[..], [&[Wanted::Any], &cold[..]].concat());
+    for wrong in ["warm", "Fork", "", "\u{e9}"] {
+        let answer = server.invoke("f", &[("x-martlet-cold-start", wrong)], b"1").await;
+        refused(&answer, 400, "InvalidParameterValueException", "takes spare, fork or ordinary");
+    }
+
+    let always = Server::starting(Starts { always: Some(Start::Fork), ..Starts::default() }).await;
+    always.created("f", json!({})).await;
+    assert_eq!(always.invoke("f", &[], b"1").await.head["x-martlet-start"], "fork");
+
+    let usual = Server::start().await;
+    usual.created("f", json!({})).await;
+    assert!(usual.invoke("f", &[], b"1").await.head.get("x-martlet-start").is_none());
+    let answer = usual.invoke("f", &[("x-martlet-cold-start", "fork")], b"1").await;
+    refused(&answer, 400, "InvalidParameterValueException", "start the server with --dev");
+}

@@ -23,6 +23,7 @@ const XML: HeaderValue = HeaderValue::from_static("text/xml");
 pub struct Output {
     status: Option<u16>,
     headers: Vec<(&'static str, String)>,
+    own: Option<(HeaderName, HeaderValue)>,
     body: Body,
 }
 
@@ -71,6 +72,13 @@ impl Output {
         self.headers.push((member, value.into()));
         self
     }
+
+    /// A header of ours that no model has.
+    #[must_use]
+    pub fn own_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.own = Some((name, HeaderValue::from_static(value)));
+        self
+    }
 }
 
 /// Which members of an operation's output are headers, worked out once.
@@ -117,6 +125,7 @@ impl Shaper {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, self.content_type.clone());
         headers.insert(REQUEST_ID, id_value(request_id));
+        headers.extend(output.own);
         for (member, value) in output.headers {
             let name = self.headers.iter().find(|(name, _)| *name == member);
             debug_assert!(name.is_some(), "the model has no header member {member}");

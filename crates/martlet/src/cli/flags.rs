@@ -39,6 +39,9 @@ fn argument(key: &'static Key) -> Arg {
         .action(ArgAction::Set);
     match key.kind {
         Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        Kind::Choice(&["off", alone, ..]) => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value(alone)
+        }
         _ => arg,
     }
 }

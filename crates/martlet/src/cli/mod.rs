@@ -91,6 +91,7 @@ Examples:
   martlet up --isolation no-cgroups --tmp memory
                                                weaker, where a machine cannot do more
   martlet up --dev                             accept any signature; for local work only
+  martlet up --dev --cold                      give each call a new environment, to measure cold starts
   martlet up --print-config                    every setting, its value and where that was set
 
 Each setting can also be given in a file (martlet.toml in the data directory, or
@@ -206,7 +207,7 @@ pub(crate) struct LogsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// Show ARNs, handlers, versions and descriptions too
+    /// Show handlers, ARNs, descriptions, and how environments start too
     #[arg(short, long)]
     pub(crate) verbose: bool,
     #[command(flatten)]

@@ -13,17 +13,20 @@ pub(super) async fn run(
     output: Output,
     client: &mut Client,
 ) -> Result<ExitCode, ClientError> {
-    let functions = pages(client).await?;
+    let mut functions = pages(client).await?;
     if functions.is_empty() && output == Output::Text {
         terminal::progress("No functions yet.");
         terminal::try_next(&[format!("{} deploy PATH", terminal::program())]);
         return Ok(ExitCode::SUCCESS);
     }
     let verbose = arguments.verbose;
+    if verbose {
+        tell_starts(client, &mut functions).await?;
+    }
     print_list(output, &functions, |functions| {
         let mut head = vec!["NAME", "RUNTIME", "MEMORY", "TIMEOUT", "CODE", "MODIFIED"];
         if verbose {
-            head.extend(["HANDLER", "ARN", "DESCRIPTION"]);
+            head.extend(["HANDLER", "START", "ARN", "DESCRIPTION"]);
         }
         let mut table = Table::new(&head);
         for function in functions {
@@ -46,9 +49,28 @@ fn row(function: &Value, verbose: bool) -> Vec<String> {
         modified.get(..19).unwrap_or(modified).replace('T', " "),
     ];
     if verbose {
-        cells.extend(["Handler", "FunctionArn", "Description"].map(|name| text(function, name).to_owned()));
+        let start = &function["Martlet"];
+        cells.push(text(function, "Handler").to_owned());
+        cells.push(match start["Reason"].as_str() {
+            Some(reason) => format!("{}: {reason}", text(start, "Start")),
+            None => text(start, "Start").to_owned(),
+        });
+        cells.extend(["FunctionArn", "Description"].map(|name| text(function, name).to_owned()));
     }
     cells
+}
+
+/// How the environments of each function start is told with one function only, not in lists.
+async fn tell_starts(client: &mut Client, functions: &mut [Value]) -> Result<(), ClientError> {
+    for function in functions {
+        let path = format!("/2015-03-31/functions/{}/configuration", segment(text(function, "FunctionName")));
+        match client.lambda("GetFunctionConfiguration", Method::GET, &path, None).await {
+            Ok(mut one) => function["Martlet"] = one["Martlet"].take(),
+            Err(error) if error.is("ResourceNotFoundException") => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn pages(client: &mut Client) -> Result<Vec<Value>, ClientError> {

@@ -14,7 +14,7 @@ pub(crate) enum Kind {
     Address,
     /// A whole number within bounds, both included.
     Number { min: u64, max: u64 },
-    /// One of these words.
+    /// One of these words. Where the first is `off`, a flag alone means the second.
     Choice(&'static [&'static str]),
     /// `true` or `false`; a flag alone means `true`.
     Switch,
@@ -120,7 +120,50 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Number { min: 1, max: 86_400 },
         Fixed("300"),
         "SECONDS",
-        "How long an execution environment may idle before it is stopped",
+        "How long an execution environment may idle before it is stopped, as long as nothing is known of when its \
+         function is called",
+    ),
+    key(
+        "keep_alive",
+        Kind::Choice(&["history", "fixed"]),
+        Fixed("history"),
+        "POLICY",
+        "Whether environments are kept by their function's own history of calls, or each for idle_timeout_seconds",
+    ),
+    key(
+        "fork_start",
+        Kind::Switch,
+        Fixed("true"),
+        "BOOL",
+        "Whether environments start by a fork of an initialised template, where the function allows it",
+    ),
+    key(
+        "spares",
+        Kind::Number { min: 0, max: 1000 },
+        Fixed("1"),
+        "COUNT",
+        "Environments that stand ready beyond those at work, for a recently called function that can be forked",
+    ),
+    key(
+        "starts_per_second",
+        Kind::Number { min: 1, max: 100_000 },
+        Fixed("1000"),
+        "COUNT",
+        "Starts of environments in a second, all functions together",
+    ),
+    key(
+        "version_starts_per_second",
+        Kind::Number { min: 1, max: 100_000 },
+        Fixed("500"),
+        "COUNT",
+        "Starts of environments in a second, of one version of a function; ten times as many at once",
+    ),
+    key(
+        "longest_wait_seconds",
+        Kind::Number { min: 1, max: 900 },
+        Fixed("60"),
+        "SECONDS",
+        "How long an invocation may wait for an environment; one that would wait longer is throttled",
     ),
     key(
         "memory_budget_mb",
@@ -163,7 +206,14 @@ pub(crate) const KEYS: &[Key] = &[
         Fixed("false"),
         "BOOL",
         "For local work only: accept any signature (test/test is account 000000000000, an access key of twelve \
-         digits names its account); listens on loopback only",
+         digits names its account), let a header ask for a cold start; listens on loopback only",
+    ),
+    key(
+        "cold",
+        Kind::Choice(&["off", "fork", "spare", "ordinary"]),
+        Fixed("off"),
+        "KIND",
+        "To measure cold starts: give every synchronous invocation a start of this kind, whatever is idle",
     ),
     key(
         "gateway.max_connections",

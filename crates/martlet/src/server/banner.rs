@@ -75,6 +75,12 @@ fn notices_of(config: &Config, address: SocketAddr) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if config.cold != "off" {
+        notices.push(format!(
+            "COLD STARTS: every invocation gets a new environment ({}), however warm another one is; for measuring only.",
+            config.cold
+        ));
+    }
     if config.isolation == Isolation::NoCgroups {
         notices.push(
             "WEAKER ISOLATION as asked for: without cgroups, memory and CPU of functions are limited per process only."

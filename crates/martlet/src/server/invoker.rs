@@ -35,7 +35,9 @@ impl<H: Host> Invoker for EngineInvoker<H> {
         };
         match self.engine.invoke(&deployment, invocation).await {
             Ok(_) => Outcome::Completed,
-            Err(Rejected::Throttled { .. } | Rejected::Overloaded) => Outcome::Throttled { retry_after: None },
+            Err(Rejected::Throttled { .. } | Rejected::Overloaded) => {
+                Outcome::Throttled { retry_after: None }
+            }
             Err(error) => {
                 tracing::warn!(function = %event.function, %error, "an accepted event could not be run now; it is tried again");
                 Outcome::Unavailable

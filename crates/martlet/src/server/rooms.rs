@@ -7,11 +7,11 @@ use crate::config::Config;
 use crate::credentials_file::Profile;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use martlet_aws::lambda::{Downloads, EngineInvocations, Lambda};
+use martlet_aws::lambda::{Downloads, EngineInvocations, Lambda, StartShown, Starts, start_of};
 use martlet_aws::logs::Logs;
 use martlet_aws::pipeline::{Internal, Pipeline, ServiceError};
 use martlet_engine::{Engine, EngineOptions};
-use martlet_environment::{Deployment, Host, HostOptions, Runtimes};
+use martlet_environment::{Deployment, Host, HostOptions, Runtimes, StartMode};
 use martlet_events::{AsyncInvocations, EventsOptions};
 use martlet_functions::{Functions, Observer, OpenError};
 use martlet_gateway::{GatewayOptions, Head};
@@ -72,6 +72,7 @@ impl Rooms {
             Telemetry::open(&config.data_dir, telemetry_options(config)).map_err(RoomsError::Telemetry)?;
 
         let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), HostOptions::default());
+        let starts = starts(config, Arc::clone(&host));
         let engine = Engine::new(host, engine_options(config));
         let observer = Arc::new(Retire(engine.clone()));
         let functions = Functions::open(store.clone(), &config.data_dir.join(PACKAGES), observer)
@@ -89,6 +90,7 @@ impl Rooms {
             invocations: Arc::new(EngineInvocations::new(engine.clone(), events.clone())),
             downloads: Arc::clone(&downloads),
             concurrency: config.account_concurrency,
+            starts,
         };
         let services = vec![lambda.service()?, Logs { telemetry: telemetry.clone() }.service()?];
         let keyring = profiles.iter().fold(Keyring::new(), |keyring, profile| {
@@ -161,9 +163,29 @@ fn engine_options(config: &Config) -> EngineOptions {
         concurrent_starts: cpus * 2,
         memory_bytes: config.memory_budget_mb * 1024 * 1024,
         idle: config.idle_timeout,
+        adaptive_idle: config.keep_by_history,
         freeze_after: FREEZE_AFTER,
+        fork_start: config.fork_start,
+        spares: config.spares,
+        longest_wait: config.longest_wait,
+        version_starts_per_second: config.version_starts_per_second,
+        starts_per_second: config.starts_per_second,
         ..EngineOptions::default()
     }
+}
+
+/// What developers may ask of starts, and what everybody is told of them.
+fn starts(config: &Config, host: Arc<Host>) -> Starts {
+    let forks = config.fork_start;
+    let shown = move |deployment: &Deployment| match host.start_mode(deployment) {
+        StartMode::Ordinary(reason) => StartShown { start: "ordinary", reason: Some(reason) },
+        _ if !forks => {
+            StartShown { start: "ordinary", reason: Some("fork_start is off on this server".into()) }
+        }
+        StartMode::Fork => StartShown { start: "fork", reason: None },
+        StartMode::Unknown => StartShown::UNKNOWN,
+    };
+    Starts { by_header: config.dev, always: start_of(&config.cold), shown: Arc::new(shown) }
 }
 
 /// Ends the environments of what can no longer be invoked.

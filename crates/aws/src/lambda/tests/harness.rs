@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use martlet_engine::Rejected;
+use martlet_engine::{Ran, Rejected, Start, Wanted};
 use martlet_environment::{Completed, Deployment, FunctionError};
 use martlet_events::{AcceptError, Event};
 use martlet_functions::Observer;
@@ -30,6 +30,7 @@ pub(super) const ROLE: &str = "arn:aws:iam::000000000000:role/r";
 #[derive(Default)]
 pub(super) struct Player {
     pub(super) ran: Mutex<Vec<Invocation>>,
+    pub(super) wanted: Mutex<Vec<Wanted>>,
     pub(super) accepted: Mutex<Vec<Event>>,
 }
 
@@ -38,7 +39,10 @@ impl Invocations for Player {
         &'a self,
         _deployment: &'a Arc<Deployment>,
         invocation: Invocation,
-    ) -> BoxFuture<'a, Result<Completed, Rejected>> {
+        wanted: Wanted,
+    ) -> BoxFuture<'a, Result<Ran, Rejected>> {
+        self.wanted.lock().unwrap().push(wanted);
+        let start = if let Wanted::Cold(start) = wanted { start } else { Start::Warm };
         let payload = invocation.payload.clone();
         self.ran.lock().unwrap().push(invocation);
         Box::pin(async move {
@@ -46,7 +50,8 @@ impl Invocations for Player {
                 return Err(Rejected::Throttled { limit: 7 });
             }
             let function_error = (payload == "\"fail\"").then_some(FunctionError::Unhandled);
-            Ok(Completed { payload, function_error, log_tail: b"END".to_vec(), reusable: true })
+            let completed = Completed { payload, function_error, log_tail: b"END".to_vec(), reusable: true };
+            Ok(Ran { completed, start })
         })
     }
 
@@ -103,6 +108,10 @@ impl Answer {
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::starting(Starts::default()).await
+    }
+
+    pub(super) async fn starting(starts: Starts) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let functions =
             Functions::open(Memory::default().open(), folder.path(), Arc::new(Nobody)).await.unwrap();
@@ -117,6 +126,7 @@ impl Server {
             invocations: player.clone(),
             downloads: downloads.clone(),
             concurrency: 7,
+            starts,
         };
         let pipeline = Pipeline::new(
             Authenticator::new(keyring, Mode::Dev(account)),
