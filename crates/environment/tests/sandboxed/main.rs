@@ -5,8 +5,10 @@
 //! tests by a part of their names.
 
 mod clients;
+mod hostile;
 mod managed;
 mod provided;
+mod templates;
 mod world;
 
 use std::future::Future;
@@ -43,6 +45,17 @@ const TESTS: &[Test] = tests![
     provided::a_package_without_a_usable_bootstrap_says_why,
     provided::its_failures_are_told,
     provided::an_environment_that_dies_idle_gives_the_event_back,
+    templates::python_environments_are_forked,
+    templates::node_environments_are_forked,
+    templates::many_are_forked_at_once_and_share_no_randomness,
+    templates::environments_outlive_their_template,
+    templates::a_function_that_cannot_be_forked_says_so_once,
+    templates::some_functions_are_never_tried,
+    templates::a_failed_init_phase_leaves_an_environment,
+    templates::a_failing_hook_fails_the_fork_and_not_the_invocation,
+    hostile::what_it_answers_ends_nothing_but_itself,
+    hostile::one_that_never_parks_is_given_up,
+    hostile::a_fork_that_never_gets_ready_is_given_up,
     clients::the_official_clients_run_unmodified,
 ];
 

@@ -1,7 +1,9 @@
 //! What the tests need: a host, packages, functions.
 
 use bytes::Bytes;
-use martlet_environment::{Completed, Completion, Deployment, Environment, Host, HostOptions, Runtimes};
+use martlet_environment::{
+    Completed, Completion, Deployment, Environment, Host, HostOptions, Prepared, Runtimes, Template,
+};
 use martlet_model::function::Logging;
 use martlet_model::{
     AccountId, Code, Configuration, FunctionArn, FunctionName, FunctionVersion, Invocation, Region,
@@ -33,6 +35,7 @@ pub(crate) fn start_launcher() -> Result<LauncherProcess, String> {
 pub(crate) struct World {
     pub(crate) host: Arc<Host>,
     pub(crate) telemetry: Telemetry,
+    launcher: Launcher,
     directory: tempfile::TempDir,
 }
 
@@ -69,7 +72,12 @@ impl World {
             .expect("telemetry");
         let host =
             Host::new(launcher.clone(), Runtimes::discover(&[]), telemetry.clone(), HostOptions::default());
-        Self { host, telemetry, directory }
+        Self { host, telemetry, launcher: launcher.clone(), directory }
+    }
+
+    /// One more, with telemetry of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(&self.launcher)
     }
 
     /// The first runtime of this machine whose name begins so.
@@ -136,8 +144,27 @@ impl World {
         })
     }
 
+    /// A template of a function that can be forked.
+    pub(crate) async fn template(&self, function: Function, files: &[(&str, &str)]) -> Arc<Template> {
+        match self.host.prepare(self.deploy(function, files)).await {
+            Ok(Prepared::Template(template)) => Arc::new(template),
+            other => panic!("no template: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn fork(&self, template: &Arc<Template>) -> Environment {
+        self.host.fork(template).await.unwrap_or_else(|error| {
+            panic!("no environment: {error}: {:?}", std::error::Error::source(&error))
+        })
+    }
+
     /// Everything that was logged, in order.
     pub(crate) async fn log(&self) -> Vec<String> {
+        self.streams().await.into_iter().flat_map(|(_, lines)| lines).collect()
+    }
+
+    /// Everything that was logged, in order, by the name of its stream.
+    pub(crate) async fn streams(&self) -> Vec<(String, Vec<String>)> {
         let group = log_group_arn(
             &AccountId::new("000000000000").expect("an account"),
             &Region::new("us-east-1").expect("a region"),
@@ -151,7 +178,7 @@ impl World {
             after: None,
             limit: 50,
         };
-        let mut lines = Vec::new();
+        let mut streams = Vec::new();
         for stream in self.telemetry.streams(query).await.expect("streams") {
             let query = EventQuery {
                 group: group.to_string(),
@@ -161,17 +188,11 @@ impl World {
                 from: PageStart::Head,
                 limit: 10_000,
             };
-            lines.extend(
-                self.telemetry
-                    .events(query)
-                    .await
-                    .expect("events")
-                    .events
-                    .into_iter()
-                    .map(|event| event.message),
-            );
+            let events = self.telemetry.events(query).await.expect("events").events;
+            let lines = events.into_iter().map(|event| event.message).collect();
+            streams.push((stream.name.to_string(), lines));
         }
-        lines
+        streams
     }
 
     pub(crate) async fn bills(&self) -> Vec<MeteringRecord> {
