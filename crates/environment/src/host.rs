@@ -152,7 +152,9 @@ impl Host {
         let init = template.take_init();
         let birth = Birth::Fork { template: Arc::clone(template), init };
         let mut environment = Environment::new(Arc::clone(self), Arc::clone(template.plan()), birth)?;
-        match environment.initialize().await {
+        let initialized = environment.initialize().await;
+        template.refill();
+        match initialized {
             Ok(Initialized::Failed) => {
                 self.modes.failed(deployment, "environments forked from its template did not get ready");
                 Ok(environment)

@@ -124,19 +124,19 @@ impl Template {
         }
     }
 
+    /// Replaces the shells that were used, in the background.
+    pub(crate) fn refill(&self) {
+        self.stock.refill();
+    }
+
     /// True for the first who finds that it has ended, unless that was wanted.
     pub(crate) fn is_to_blame(&self) -> bool {
         !self.stopping.load(Ordering::Relaxed) && !self.blamed.swap(true, Ordering::Relaxed)
     }
 
-    /// Forks a process into a shell. It has been told that it logs to `log_stream`, and is not ready yet.
+    /// Forks a process into a shell. It has been told that it logs to `log_stream`, and is not ready yet. The shell is not
+    /// replaced before [`Template::refill`]: making one would take the processor from what has just been forked.
     pub(crate) async fn fork(self: Arc<Self>, log_stream: Arc<str>) -> Result<Process, LaunchFailure> {
-        let forked = self.fork_patiently(&log_stream).await;
-        self.stock.refill();
-        forked
-    }
-
-    async fn fork_patiently(&self, log_stream: &str) -> Result<Process, LaunchFailure> {
         let mut first = true;
         loop {
             let shell = match self.stock.take().await {
@@ -145,7 +145,7 @@ impl Template {
                 Err(_) if self.exit.status().is_some() => return Err(StartError::TemplateGone.into()),
                 Err(error) => return Err(StartError::Sandbox(error).into()),
             };
-            match self.fork_into(shell, log_stream).await? {
+            match self.fork_into(shell, &log_stream).await? {
                 Ok(process) => return Ok(process),
                 // The shell may have been at fault: whoever shares the template's user can end its processes.
                 Err(error @ ForkError::Refused { .. }) if first => {
