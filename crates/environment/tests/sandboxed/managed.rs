@@ -309,7 +309,8 @@ pub(crate) async fn later_starts_use_the_compiled_bootstrap(world: World) {
             let seen = result(&mut environment, "0").await;
             let compiled = seen[0] == "/var/runtime/bootstrap.pyc";
             if compiled {
-                assert_eq!(seen[1], json!(["bootstrap.pyc"]));
+                let files = seen[1].as_array().expect("names");
+                assert!(files.contains(&json!("bootstrap.pyc")) && !files.contains(&json!("bootstrap.py")));
                 let (document, _) = failure(&mut environment, "1").await;
                 let trace = document["stackTrace"].as_array().expect("a trace");
                 assert_eq!(trace.len(), 1, "no frame of the bootstrap is shown: {trace:?}");
