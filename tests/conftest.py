@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import aws, lab  # noqa: E402
+from harness import attack, aws, lab  # noqa: E402
 from harness.paths import martlet_binary  # noqa: E402
 from harness.server import Server, isolation_flags  # noqa: E402
 
@@ -213,6 +213,15 @@ def nodelab(_labs, lam, node):
     """The same in Node: an async function body."""
     return _lab(_labs, "node", lambda: lab.create(lam, lab.NODE_LAB, node, "index.handler", name="node-lab", Timeout=10,
                                                   MemorySize=256))
+
+
+@pytest.fixture(params=attack.PLACES)
+def attacker(request, _labs, server, lam, python):
+    """Runs code as `pylab` does, from each place where code of a function runs; see harness/attack.py."""
+    place = _lab(_labs, f"attack {request.param}", lambda: attack.Place(server, lam, python, request.param))
+    if place.missing:
+        pytest.skip(place.missing)
+    return place
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ def test_a_fork_bomb(server, deploy, python):
     until(lambda: len(server.environments_of(function.name)) <= 3, "the bomb's processes to be gone")
 
 
-def test_too_many_threads(pylab):
-    n = pylab.run("""
+def test_too_many_threads(attacker):
+    n = attacker.run("""
         import threading
         stop, threads = threading.Event(), []
         threading.stack_size(64 * 1024)
@@ -59,7 +59,7 @@ def test_too_many_threads(pylab):
         result = n
     """)
     assert n <= 1024
-    assert pylab.run("result = 1") == 1
+    assert attacker.run("result = 1") == 1
 
 
 @pytest.mark.parametrize("size", [512, 640])
@@ -125,8 +125,8 @@ def test_very_many_small_files_in_tmp(deploy, python):
     assert (kind, n) == ("done", 10_000), "ten thousand files are no attack"
 
 
-def test_ten_thousand_open_files(pylab):
-    kind, n = pylab.run("""
+def test_ten_thousand_open_files(attacker):
+    kind, n = attacker.run("""
         import errno, os
         fds = []
         try:
@@ -141,8 +141,8 @@ def test_ten_thousand_open_files(pylab):
     assert kind == "EMFILE" and 900 < n <= 1024
 
 
-def test_raising_its_own_limits(pylab):
-    assert pylab.run("""
+def test_raising_its_own_limits(attacker):
+    assert attacker.run("""
         import resource
         raised = []
         for name in ("RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_CORE", "RLIMIT_MEMLOCK"):
