@@ -25,7 +25,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -90,7 +90,7 @@ pub(crate) struct Process {
     /// When it began, or the request to fork it was sent.
     begun: Instant,
     /// What makes a template of it.
-    parking: Option<(Parking, Stock<Shell>)>,
+    parking: Option<(Parking, Stock<Kit>)>,
     transport: Transport,
     log: LogPipe,
     /// OOM kills before the event at hand: what was killed then has been survived.
@@ -113,7 +113,7 @@ pub(crate) struct TemplateProcess {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) exit: ExitWatch,
     pub(crate) parking: Parking,
-    pub(crate) stock: Stock<Shell>,
+    pub(crate) stock: Stock<Kit>,
 }
 
 /// The server's ends of what leads into a managed process.
@@ -123,16 +123,37 @@ pub(crate) struct Ends {
     log: LogPipe,
 }
 
-impl Ends {
-    /// Those of a process that will be forked, and the descriptors that it gets. It finds in them what it has to be told:
-    /// that it logs to `log_stream` from here on.
-    pub(crate) fn of_fork(log_stream: &str) -> io::Result<(Self, Vec<(OwnedFd, i32)>)> {
-        let (log, writer) = LogPipe::pair()?;
-        let mut descriptors = output_descriptors(writer)?;
-        let (mut channel, theirs) = Channel::pair()?;
+/// All that a fork needs and that can be made ahead of it: an empty sandbox, and what leads into it.
+#[derive(Debug)]
+pub(crate) struct Kit {
+    shell: Shell,
+    ends: Ends,
+    descriptors: Vec<(OwnedFd, i32)>,
+}
+
+impl Kit {
+    async fn make(launcher: Launcher, template: Weak<Sandbox>) -> Result<Self, StartError> {
+        let shell = {
+            let template = template.upgrade().ok_or(StartError::TemplateGone)?;
+            let exit = template.exit();
+            launcher.shell(&template).await.map_err(|error| match exit.status() {
+                // There is nothing left to make one below.
+                Some(_) => StartError::TemplateGone,
+                None => StartError::Sandbox(error),
+            })?
+        };
+        let (log, writer) = LogPipe::pair().map_err(StartError::Descriptors)?;
+        let mut descriptors = output_descriptors(writer).map_err(StartError::Descriptors)?;
+        let (channel, theirs) = Channel::pair().map_err(StartError::Descriptors)?;
         descriptors.push(theirs);
-        channel.restore(&RestoreMeta { env: &BTreeMap::from([(LOG_STREAM_VARIABLE, log_stream)]) });
-        Ok((Self { channel, log }, descriptors))
+        Ok(Self { shell, ends: Ends { channel, log }, descriptors })
+    }
+
+    /// Takes it for a fork that will log to `log_stream`: the forked process finds itself told so.
+    pub(crate) fn open(mut self, log_stream: &str) -> (Shell, Ends, Vec<(OwnedFd, i32)>) {
+        let env = BTreeMap::from([(LOG_STREAM_VARIABLE, log_stream)]);
+        self.ends.channel.restore(&RestoreMeta { env: &env });
+        (self.shell, self.ends, self.descriptors)
     }
 }
 
@@ -367,17 +388,10 @@ fn output_descriptors(writer: OwnedFd) -> io::Result<Vec<(OwnedFd, i32)>> {
     Ok(vec![(writer.try_clone()?, 1), (writer, 2), (telemetry.into(), TELEMETRY_FD)])
 }
 
-/// A stock of shells for the template that is made in `sandbox`. The first is made while the init phase runs.
-fn stock_of(launcher: Launcher, sandbox: &Arc<Sandbox>) -> Stock<Shell> {
+/// A stock for the template that is made in `sandbox`. The first kit is made while the init phase runs.
+fn stock_of(launcher: Launcher, sandbox: &Arc<Sandbox>) -> Stock<Kit> {
     let template = Arc::downgrade(sandbox);
-    Stock::new(move || {
-        let (launcher, template) = (launcher.clone(), template.clone());
-        async move {
-            // It is gone, and the stock is going.
-            let template = template.upgrade().ok_or(LaunchError::Gone)?;
-            launcher.shell(&template).await
-        }
-    })
+    Stock::new(move || Kit::make(launcher.clone(), template.clone()))
 }
 
 /// The share of CPU during the init phase, in thousandths of one CPU: as on Lambda, loading code is not slowed down by a

@@ -1,6 +1,6 @@
-//! Empty sandboxes that are made ahead of need.
+//! What forks need and takes time to make, made ahead of need.
 
-use martlet_sandbox::LaunchError;
+use crate::host::StartError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-type Making<S> = Pin<Box<dyn Future<Output = Result<S, LaunchError>> + Send>>;
+type Making<S> = Pin<Box<dyn Future<Output = Result<S, StartError>> + Send>>;
 type Make<S> = Box<dyn Fn() -> Making<S> + Send + Sync>;
 
 /// A few of something that takes time to make. A task of its own makes them, sleeps while there are enough, and ends with
@@ -36,7 +36,7 @@ impl<S: Send + 'static> Stock<S> {
     /// A stock that begins to make its first piece. Must be called inside a tokio runtime.
     pub(crate) fn new<F>(make: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<S, LaunchError>> + Send + 'static,
+        F: Future<Output = Result<S, StartError>> + Send + 'static,
     {
         let shared = Arc::new(Shared {
             make: Box::new(move || Box::pin(make())),
@@ -49,7 +49,7 @@ impl<S: Send + 'static> Stock<S> {
     }
 
     /// One from stock, or else one that is made now. [`Stock::refill`] replaces it.
-    pub(crate) async fn take(&self) -> Result<S, LaunchError> {
+    pub(crate) async fn take(&self) -> Result<S, StartError> {
         let ready = self.shared.ready().pop();
         match ready {
             Some(ready) => Ok(ready),
@@ -97,7 +97,7 @@ async fn refill<S>(shared: Arc<Shared<S>>) {
                 Ok(made) => shared.add(made),
                 // Whoever needs one is told why there is none; the next use tries again.
                 Err(error) => {
-                    tracing::debug!(%error, "could not make a shell ahead");
+                    tracing::debug!(%error, "could not make ahead what a fork needs");
                     break;
                 }
             }
@@ -122,7 +122,7 @@ mod tests {
         let stock = Stock::new(move || {
             let number = counter.fetch_add(1, Ordering::Relaxed);
             let fails = broken.load(Ordering::Relaxed);
-            async move { if fails { Err(LaunchError::Gone) } else { Ok(number) } }
+            async move { if fails { Err(StartError::TemplateGone) } else { Ok(number) } }
         });
         (stock, made)
     }
@@ -157,7 +157,7 @@ mod tests {
         let broken = Arc::new(AtomicBool::new(true));
         let (stock, made) = stock(&broken);
         until(|| made.load(Ordering::Relaxed) == 1).await;
-        assert!(matches!(stock.take().await, Err(LaunchError::Gone)));
+        assert!(matches!(stock.take().await, Err(StartError::TemplateGone)));
         assert_eq!(made.load(Ordering::Relaxed), 2, "it is not tried over and over");
         broken.store(false, Ordering::Relaxed);
         stock.refill();

@@ -2,11 +2,12 @@
 
 use crate::Deployment;
 use crate::host::StartError;
-use crate::process::{Ends, LaunchFailure, Plan, Process, TemplateProcess};
+use crate::process::{Kit, LaunchFailure, Plan, Process, TemplateProcess};
 use crate::stock::Stock;
 use martlet_sandbox::{ExitWatch, ForkError, Parking, Sandbox, Shell};
 use std::fmt;
 use std::future::Future;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ pub struct Template {
     sandbox: Arc<Sandbox>,
     exit: ExitWatch,
     door: tokio::sync::Mutex<Door>,
-    stock: Stock<Shell>,
+    stock: Stock<Kit>,
     /// Its init phase, until an environment is billed for it.
     init: Mutex<Option<Duration>>,
     /// Its end is wanted.
@@ -139,14 +140,10 @@ impl Template {
     pub(crate) async fn fork(self: Arc<Self>, log_stream: Arc<str>) -> Result<Process, LaunchFailure> {
         let mut first = true;
         loop {
-            let shell = match self.stock.take().await {
-                Ok(shell) => shell,
-                // There is nothing left to make one below.
-                Err(_) if self.exit.status().is_some() => return Err(StartError::TemplateGone.into()),
-                Err(error) => return Err(StartError::Sandbox(error).into()),
-            };
-            match self.fork_into(shell, &log_stream).await? {
-                Ok(process) => return Ok(process),
+            let (shell, ends, descriptors) = self.stock.take().await?.open(&log_stream);
+            let (forked, begun) = self.fork_into(shell, descriptors).await;
+            match forked {
+                Ok(sandbox) => return Ok(Process::forked(sandbox, ends, begun)),
                 // The shell may have been at fault: whoever shares the template's user can end its processes.
                 Err(error @ ForkError::Refused { .. }) if first => {
                     tracing::debug!(sandbox = self.sandbox.id(), %error, "trying to fork again");
@@ -161,21 +158,19 @@ impl Template {
         }
     }
 
-    /// One attempt; the outer error is one that another attempt would not mend.
+    /// One attempt, when all before it have ended; also tells when it began.
     async fn fork_into(
         &self,
         shell: Shell,
-        log_stream: &str,
-    ) -> Result<Result<Process, ForkError>, LaunchFailure> {
-        let (ends, descriptors) = Ends::of_fork(log_stream)?;
+        descriptors: Vec<(OwnedFd, RawFd)>,
+    ) -> (Result<Sandbox, ForkError>, Instant) {
         let mut door = self.door.lock().await;
+        let begun = Instant::now();
         if self.exit.status().is_some() {
-            return Ok(Err(ForkError::Gone));
+            return (Err(ForkError::Gone), begun);
         }
         self.thaw_behind(&mut door);
-        let begun = Instant::now();
-        let forked = door.parking.fork(shell, descriptors).await;
-        Ok(forked.map(|sandbox| Process::forked(sandbox, ends, begun)))
+        (door.parking.fork(shell, descriptors).await, begun)
     }
 
     fn thaw_behind(&self, door: &mut Door) {
