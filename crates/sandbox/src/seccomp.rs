@@ -17,6 +17,7 @@ struct Policy {
     /// The highest system call number that the lists know of; the same on every architecture since 2019.
     newest: u32,
     allow: Vec<Group>,
+    keeper: Vec<Group>,
     absent: Vec<Group>,
 }
 
@@ -40,6 +41,8 @@ pub(crate) enum Kind {
     Plain,
     /// Whose process may be copied into shells. The copies inherit the filter.
     Forkable,
+    /// Pid 1 of a shell, whose main process brings its own filter.
+    Keeper,
 }
 
 #[derive(Deserialize)]
@@ -62,7 +65,7 @@ enum Operation {
 
 /// The filters of one architecture, in the order in which they must be applied.
 pub(crate) struct Filters {
-    programs: [BpfProgram; 2],
+    programs: Vec<BpfProgram>,
 }
 
 /// The policy could not be compiled: a mistake in the policy file, or a machine of another architecture.
@@ -91,9 +94,10 @@ impl Filters {
     fn compile_for(policy: &Policy, kind: Kind, name: &str, arch: TargetArch) -> Result<Self, FilterError> {
         let refused = json!({ "errno": libc::EPERM });
         let absent = json!({ "errno": libc::ENOSYS });
+        let allow = if kind == Kind::Keeper { &policy.keeper } else { &policy.allow };
         let input = json!({
             "allow": {
-                "mismatch_action": refused, "match_action": "allow", "filter": rules(&policy.allow, kind, name),
+                "mismatch_action": refused, "match_action": "allow", "filter": rules(allow, kind, name),
             },
             "absent": {
                 "mismatch_action": "allow", "match_action": absent, "filter": rules(&policy.absent, kind, name),
@@ -102,9 +106,12 @@ impl Filters {
         let mut compiled = seccompiler::compile_from_json(input.to_string().as_bytes(), arch)?;
         let mut take = |name: &str| compiled.remove(name).unwrap_or_default();
         let allow = take("allow");
+        if kind == Kind::Keeper {
+            return Ok(Self { programs: vec![allow] });
+        }
         let absent = unknown_are_absent(policy.newest).into_iter().chain(take("absent")).collect();
         // Of two refusals the one of the filter that was applied last counts.
-        Ok(Self { programs: [allow, absent] })
+        Ok(Self { programs: vec![allow, absent] })
     }
 
     /// Puts this process and all its descendants under the filters, for good.
@@ -190,7 +197,7 @@ mod tests {
     /// The compiler refuses a name that is not in the architecture's table, so a dead entry cannot hide.
     #[test]
     fn every_name_is_a_system_call_of_its_architecture() {
-        for kind in [Kind::Plain, Kind::Forkable] {
+        for kind in [Kind::Plain, Kind::Forkable, Kind::Keeper] {
             Filters::compile_for(&policy(), kind, "x86_64", TargetArch::x86_64).expect("x86_64");
             Filters::compile_for(&policy(), kind, "aarch64", TargetArch::aarch64).expect("aarch64");
         }

@@ -18,6 +18,8 @@ use crate::spec::{Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
 
 /// The largest datagram; far below any socket buffer, far above any message.
 const MAX_MESSAGE: usize = 64 << 10;
+/// The largest order or piece of news; a fault names a path at most.
+const MAX_SHORT: usize = 8 << 10;
 /// Descriptors in one message: the specification, the asked ones, and a few of our own.
 const MAX_DESCRIPTORS: usize = SandboxSpec::MAX_DESCRIPTORS + 16;
 /// The largest specification: its files and half as much again for everything else.
@@ -157,6 +159,13 @@ pub struct InForce {
     pub leftovers: usize,
 }
 
+impl InForce {
+    /// Whether sandboxes may be forkable: a user's launcher has no second user to hide from them behind.
+    pub fn can_fork(&self) -> bool {
+        !self.rootless
+    }
+}
+
 /// How the main process ended, as pid 1 writes it to the ending pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
@@ -211,16 +220,27 @@ pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
     flags: RecvFlags,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut bytes = [0; MAX_MESSAGE];
+    receive_into(socket, flags, &mut [0; MAX_MESSAGE])
+}
+
+/// [`receive`] for orders and news, which are short: a process that has just been forked pays for every page that it
+/// touches first.
+pub(crate) fn receive_short<T: DeserializeOwned>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    receive_into(socket, flags, &mut [0; MAX_SHORT])
+}
+
+fn receive_into<T: DeserializeOwned>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+    bytes: &mut [u8],
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
-        recvmsg(
-            socket.as_fd(),
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            flags | RecvFlags::CMSG_CLOEXEC,
-        )
+        recvmsg(socket.as_fd(), &mut [IoSliceMut::new(bytes)], &mut control, flags | RecvFlags::CMSG_CLOEXEC)
     });
     let received = match received {
         // A peer that died with our unread message in its queue: gone, as much as an orderly end.

@@ -42,7 +42,7 @@ pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) ->
         let ordered = !fds[1].revents().is_empty();
         let _ = rustix::io::read(&children, &mut [0u8; 128][..]);
         if ordered {
-            match wire::receive(&talk, RecvFlags::DONTWAIT) {
+            match wire::receive_short(&talk, RecvFlags::DONTWAIT) {
                 Ok(Some((Order::Stop, _))) => sys::signal_everyone_else(libc::SIGSTOP),
                 Ok(Some((Order::Continue, _))) => sys::signal_everyone_else(libc::SIGCONT),
                 Ok(Some((Order::End, _))) => sys::kill_group(main.pid),

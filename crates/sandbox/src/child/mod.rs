@@ -10,6 +10,7 @@ mod mounts;
 mod program;
 
 pub(crate) use landlock::Rights;
+pub(crate) use mounts::HIDDEN_PROC;
 
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -33,6 +34,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) spec: SandboxSpec,
     /// With their numbers in the main process.
     pub(crate) fds: Vec<(OwnedFd, RawFd)>,
+    /// Of a shell: its `/tmp`, detached. Others have it in their root already.
+    pub(crate) tmp: Option<OwnedFd>,
     /// Of the cgroups to enter.
     pub(crate) doors: Vec<OwnedFd>,
     /// To the launcher.
@@ -56,6 +59,7 @@ pub(crate) enum Role {
 pub(crate) struct Policy {
     pub(crate) plain: Filters,
     pub(crate) forkable: Filters,
+    pub(crate) keeper: Filters,
     /// Version of Landlock to apply; 0 for none.
     pub(crate) landlock: u32,
     /// No cgroup limits memory: a limit of each process' data has to do.
@@ -63,8 +67,8 @@ pub(crate) struct Policy {
 }
 
 /// Never returns: the calling process is the child of a fork and has nothing to return to.
-pub(crate) fn become_init(plan: Plan<'_>) -> ! {
-    let (main, listener) = match start(&plan) {
+pub(crate) fn become_init(mut plan: Plan<'_>) -> ! {
+    let (main, listener) = match start(&mut plan) {
         Ok(started) => started,
         Err(fault) => {
             // A launcher that is gone needs no report.
@@ -75,11 +79,11 @@ pub(crate) fn become_init(plan: Plan<'_>) -> ! {
     init::stay(plan, main, listener)
 }
 
-fn start(plan: &Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
+fn start(plan: &mut Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
     close_what_is_not_ours(plan)?;
 
     // The launcher now writes the user map and the limits.
-    let Ok(Some((Order::Go, _))) = wire::receive::<Order>(&plan.talk, RecvFlags::empty()) else {
+    let Ok(Some((Order::Go, _))) = wire::receive_short::<Order>(&plan.talk, RecvFlags::empty()) else {
         sys::exit_now(1);
     };
 
@@ -100,18 +104,26 @@ fn start(plan: &Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
     }
 
     sys::unshare(UnshareFlags::NEWCGROUP).at(Step::Namespaces, "cgroup namespace")?;
-    mounts::enter_root()?;
+    match plan.tmp.take() {
+        Some(tmp) => mounts::cover_root(&tmp)?,
+        None => mounts::enter_root(plan.role == Role::Forkable)?,
+    }
     rustix::system::sethostname(plan.spec.hostname.as_bytes()).at(Step::Hostname, &plan.spec.hostname)?;
     let listener = network(plan.spec.listen)?;
     jail::resource_limits(&plan.spec, plan.policy.limit_data)?;
     jail::privileges()?;
     // The filter is the last: every step above needs a call that it takes away.
-    let filters = if plan.role == Role::Forkable {
-        landlock::restrict_scope(plan.policy.landlock)?;
-        &plan.policy.forkable
-    } else {
-        landlock::restrict(plan.policy.landlock)?;
-        &plan.policy.plain
+    let filters = match plan.role {
+        Role::Plain => {
+            landlock::restrict(plan.policy.landlock)?;
+            &plan.policy.plain
+        }
+        Role::Forkable => {
+            landlock::restrict_scope(plan.policy.landlock)?;
+            &plan.policy.forkable
+        }
+        // The copy brings its own rules; what stays here can open nothing anyhow.
+        Role::Shell => &plan.policy.keeper,
     };
     filters.apply().at(Step::Seccomp, "filters")?;
     let main = if plan.role == Role::Shell { Main::FIRST_COPY } else { program::spawn(plan)? };
@@ -122,6 +134,7 @@ fn start(plan: &Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
 /// hide the launcher's end from the server.
 fn close_what_is_not_ours(plan: &Plan<'_>) -> Result<(), Fault> {
     let mut ours: Vec<u32> = plan.fds.iter().map(|(fd, _)| fd.as_raw_fd() as u32).collect();
+    ours.extend(plan.tmp.iter().map(|tmp| tmp.as_raw_fd() as u32));
     ours.extend(plan.doors.iter().map(|door| door.as_raw_fd() as u32));
     ours.extend([plan.talk.as_raw_fd() as u32, plan.ending.as_raw_fd() as u32]);
     ours.sort_unstable();

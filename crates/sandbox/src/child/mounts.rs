@@ -9,6 +9,7 @@ use rustix::mount::{
 };
 
 use crate::error::{At, Fault, Step};
+use crate::launcher::shared_memory;
 use crate::sys;
 
 /// Files that tell about the whole machine or speak to its kernel; each becomes `/dev/null`.
@@ -34,9 +35,13 @@ const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "asound", "driver", "scsi"];
 /// Settings that programs read but none here may write.
 const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
 
+/// Where a forkable sandbox keeps a second, unmasked view of `/proc`, below a directory that nobody inside may enter: the
+/// kernel lets a shell mount a `/proc` of its own only where it finds one with nothing over it.
+pub(crate) const HIDDEN_PROC: &str = "/dev/.proc";
+
 /// The working directory is the new root, as the launcher built it. Mounts `/proc` in it, makes it the root of this mount
 /// namespace and lets go of the host's.
-pub(super) fn enter_root() -> Result<(), Fault> {
+pub(super) fn enter_root(forkable: bool) -> Result<(), Fault> {
     // The copy that came with the namespace is locked and cannot be pivoted to; a bind of it can, and keeps the locks
     // on everything below.
     let root = clone_tree(CWD, ".", true).at(Step::Pivot, "new root")?;
@@ -47,11 +52,29 @@ pub(super) fn enter_root() -> Result<(), Fault> {
     // Needs the host's /proc still in sight: the kernel gives no view of it that is wider than the one already there.
     let proc = file_system("proc").at(Step::Proc, "/proc")?;
     move_mount(&proc, "", CWD, "proc", flags).at(Step::Proc, "/proc")?;
+    if forkable {
+        let unmasked = clone_tree(&proc, "", false).at(Step::Proc, HIDDEN_PROC)?;
+        move_mount(&unmasked, "", CWD, &HIDDEN_PROC[1..], flags).at(Step::Proc, HIDDEN_PROC)?;
+    }
     mask(&proc)?;
 
     rustix::process::pivot_root(".", ".").at(Step::Pivot, "pivot_root")?;
     // Old and new root lie on the same place now; the old one is on top.
     unmount(".", UnmountFlags::DETACH).at(Step::Pivot, "leave the host's root")?;
+    rustix::process::chdir("/").at(Step::Pivot, "/")
+}
+
+/// The root is a copy of the template's. Covers what must not be shared: `/tmp` by `tmp`, `/dev/shm` and `/proc` by new ones.
+pub(super) fn cover_root(tmp: &OwnedFd) -> Result<(), Fault> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::process::chdir("/").at(Step::Pivot, "/")?;
+    move_mount(tmp, "", CWD, "tmp", flags).at(Step::Tmp, "/tmp")?;
+    let shm = shared_memory().at(Step::Root, "/dev/shm")?;
+    move_mount(&shm, "", CWD, "dev/shm", flags).at(Step::Root, "/dev/shm")?;
+    let proc = file_system("proc").at(Step::Proc, "/proc")?;
+    move_mount(&proc, "", CWD, "proc", flags).at(Step::Proc, "/proc")?;
+    mask(&proc)?;
+    // Into what now covers the rest, were it the working directory of somebody.
     rustix::process::chdir("/").at(Step::Pivot, "/")
 }
 

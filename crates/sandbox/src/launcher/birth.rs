@@ -11,7 +11,7 @@ use crate::cgroup::{Group, Limits};
 use crate::child::{self, Plan, Role};
 use crate::error::{At, Fault, Step};
 use crate::launcher::midwife;
-use crate::launcher::root::NewRoot;
+use crate::launcher::root;
 use crate::launcher::workplace::{INNER_UID, Workplace};
 use crate::spec::SandboxSpec;
 use crate::sys::{self, Side};
@@ -51,15 +51,16 @@ pub(super) fn conceive(
     template: Option<&OwnedFd>,
 ) -> Result<Born, Fault> {
     let owner = workplace.owner(slot);
-    let root = NewRoot::lay(&workplace.scratch.bench, &spec)?;
-    root.furnish(&workplace.system)?;
-    match &mut workplace.images {
-        Some(images) => root.tmp(images.take(spec.tmp_bytes)?, owner)?,
-        None => root.memory_tmp(spec.tmp_bytes, owner)?,
-    }
-    root.show(&workplace.sources, &spec)?;
-    root.seal()?;
-    root.enter()?;
+    let tmp = match &mut workplace.images {
+        Some(images) => images.take(spec.tmp_bytes)?,
+        None => root::memory_tmp(spec.tmp_bytes)?,
+    };
+    root::give(&tmp, owner)?;
+    // A shell gets a copy of its template's root, in which it mounts its own `/tmp` itself.
+    let (_root, tmp) = match template {
+        Some(_) => (None, Some(tmp)),
+        None => (Some(root::build(workplace, &spec, tmp)?), None),
+    };
 
     for (fd, number) in &fds {
         own_pipe(fd, owner).at(Step::Descriptors, number.to_string())?;
@@ -86,6 +87,7 @@ pub(super) fn conceive(
             role,
             spec,
             fds,
+            tmp,
             doors,
             talk: childs_talk,
             ending: childs_ending,
@@ -122,7 +124,7 @@ pub(super) fn release(
 }
 
 /// One uid and one gid exist inside; every other of the host appears as nobody.
-pub(super) fn map_user(pid: i32, owner: u32) -> io::Result<()> {
+fn map_user(pid: i32, owner: u32) -> io::Result<()> {
     let map = format!("{INNER_UID} {owner} 1");
     std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
     std::fs::write(format!("/proc/{pid}/gid_map"), &map)

@@ -15,7 +15,7 @@ use crate::launcher::birth::{self, Born};
 use crate::launcher::entrance::Entrance;
 use crate::launcher::images::Images;
 use crate::launcher::workplace::Workplace;
-use crate::spec::SandboxSpec;
+use crate::spec::{Invalid, SandboxSpec};
 use crate::wire::{self, Order, Part, Reply, Report, Request};
 
 pub(super) struct House {
@@ -224,6 +224,12 @@ impl House {
         let spec = fds.next().ok_or_else(|| unreadable(&io::ErrorKind::InvalidData.into()))?;
         let spec = wire::read_spec(spec).map_err(|error| unreadable(&error))?;
         spec.validate().map_err(Fault::Invalid)?;
+        if spec.forkable && !self.workplace.in_force.can_fork() {
+            return Err(Fault::Invalid(Invalid::new(
+                "forkable",
+                "needs a launcher that was started as root",
+            )));
+        }
         let fds: Vec<_> = fds.zip(numbers.iter().copied()).collect();
         let limit = self.workplace.options.uid_count;
         let slot = self.free.pop().ok_or(Fault::Full { limit })?;

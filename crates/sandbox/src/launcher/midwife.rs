@@ -7,15 +7,17 @@
 //! template's user and creates the namespaces. Neither runs a line of anybody else's code, and neither can be read or
 //! traced by the template: their memory is the launcher's and not dumpable.
 
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Fault, Step};
-use crate::launcher::birth::{self, NAMED};
+use crate::launcher::birth::NAMED;
 use crate::launcher::workplace::INNER_UID;
 use crate::sys::{self, Side};
 use crate::wire;
@@ -49,7 +51,9 @@ pub(super) fn clone_below(
     let heard = hear(&news);
     sys::wait_for(midwife).at(Step::Namespaces, "midwife")?;
     let pidfd = heard?;
-    Ok(Side::Parent { pid: pid_of(&pidfd)?, pidfd })
+    let proc = openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Namespaces, "/proc")?;
+    Ok(Side::Parent { pid: pid_of(&proc, &pidfd)?, pidfd })
 }
 
 enum Attended {
@@ -60,7 +64,11 @@ enum Attended {
 }
 
 fn attend(template: &OwnedFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Attended, Fault> {
-    sys::setns(template, libc::CLONE_NEWUSER | libc::CLONE_NEWPID).at(Step::Namespaces, "the template's")?;
+    // What is in sight now numbers processes as the launcher does.
+    let proc = openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Namespaces, "/proc")?;
+    sys::setns(template, libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS)
+        .at(Step::Namespaces, "the template's")?;
     let (news, tell) = line()?;
     let Some(mother) = sys::fork().at(Step::Namespaces, "mother")? else {
         drop(news);
@@ -75,7 +83,7 @@ fn attend(template: &OwnedFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Res
     let heard = hear(&news);
     sys::wait_for(mother).at(Step::Namespaces, "mother")?;
     let pidfd = heard?;
-    birth::map_user(pid_of(&pidfd)?, INNER_UID).at(Step::UserMap, format!("{INNER_UID} of the template"))?;
+    map_user(&proc, pid_of(&proc, &pidfd)?).at(Step::UserMap, format!("{INNER_UID} of the template"))?;
     Ok(Attended::Birth(pidfd))
 }
 
@@ -93,19 +101,33 @@ fn line() -> Result<(OwnedFd, OwnedFd), Fault> {
 }
 
 fn hear(news: &OwnedFd) -> Result<OwnedFd, Fault> {
-    let lost = || Fault::step(Step::Namespaces, "midwife", &std::io::ErrorKind::UnexpectedEof.into());
-    match wire::receive(news, RecvFlags::empty()).at(Step::Namespaces, "midwife")? {
+    let lost = || Fault::step(Step::Namespaces, "midwife", &io::ErrorKind::UnexpectedEof.into());
+    match wire::receive_short(news, RecvFlags::empty()).at(Step::Namespaces, "midwife")? {
         Some((News::Born, pidfd)) => pidfd.into_iter().next().ok_or_else(lost),
         Some((News::Failed(fault), _)) => Err(fault),
         None => Err(lost()),
     }
 }
 
-/// The process behind a pidfd, as the `/proc` in sight numbers it.
-fn pid_of(pidfd: &OwnedFd) -> Result<i32, Fault> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
-        .at(Step::Namespaces, "fdinfo")?;
+/// The template's user, as it is called there, is the only one inside.
+fn map_user(proc: &OwnedFd, pid: i32) -> io::Result<()> {
+    for file in ["uid_map", "gid_map"] {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let fd = openat(proc, format!("{pid}/{file}"), flags, Mode::empty())?;
+        rustix::io::write(fd, format!("{INNER_UID} {INNER_UID} 1").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The process behind a pidfd, as `proc` numbers it.
+fn pid_of(proc: &OwnedFd, pidfd: &OwnedFd) -> Result<i32, Fault> {
+    let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
+    let mut info = String::new();
+    let fd = openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    fd.map_err(io::Error::from)
+        .and_then(|fd| std::fs::File::from(fd).read_to_string(&mut info))
+        .at(Step::Namespaces, path)?;
     let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     pid.filter(|pid| *pid > 0)
-        .ok_or_else(|| Fault::step(Step::Namespaces, "pidfd", &std::io::ErrorKind::NotFound.into()))
+        .ok_or_else(|| Fault::step(Step::Namespaces, "pidfd", &io::ErrorKind::NotFound.into()))
 }

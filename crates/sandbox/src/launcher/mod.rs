@@ -24,6 +24,7 @@ use living::House;
 use workplace::Workplace;
 
 pub(crate) use images::find_mkfs;
+pub(crate) use root::shared_memory;
 pub(crate) use workplace::INNER_UID;
 
 /// Entry of the hidden subcommand [`crate::LAUNCHER_COMMAND`]. Must be called before the process has a second thread, with

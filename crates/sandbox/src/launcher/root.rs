@@ -18,9 +18,11 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 
+use crate::child::HIDDEN_PROC;
 use crate::error::{At, Fault, Step};
 use crate::launcher::scratch::Sources;
 use crate::launcher::system::{DEVICES, System, synthetic_files};
+use crate::launcher::workplace::Workplace;
 use crate::spec::SandboxSpec;
 use crate::sys;
 
@@ -29,6 +31,38 @@ const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc:
 const DEVICE: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 /// `/dev/shm`: enough for a semaphore or a queue between processes; bulk data belongs to `/tmp`.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+
+/// Builds the root for `spec` with `tmp` (detached) as its `/tmp`, and makes it the working directory. The child must be born
+/// before what is returned is dropped.
+pub(super) fn build(workplace: &Workplace, spec: &SandboxSpec, tmp: OwnedFd) -> Result<NewRoot, Fault> {
+    let root = NewRoot::lay(&workplace.scratch.bench, spec)?;
+    root.furnish(&workplace.system)?;
+    if spec.forkable {
+        root.hide_place_for_proc().at(Step::Root, HIDDEN_PROC)?;
+    }
+    root.attach(tmp, Path::new("/tmp")).at(Step::Tmp, "/tmp")?;
+    root.show(&workplace.sources, spec)?;
+    root.seal()?;
+    root.enter()?;
+    Ok(root)
+}
+
+/// A `/dev/shm`, detached.
+pub(crate) fn shared_memory() -> io::Result<OwnedFd> {
+    new_tmpfs(&[("mode", "1777"), ("size", &SHARED_MEMORY_BYTES.to_string())])
+}
+
+/// A `/tmp` in memory, detached.
+pub(super) fn memory_tmp(bytes: u64) -> Result<OwnedFd, Fault> {
+    new_tmpfs(&[("size", &bytes.to_string())]).at(Step::Tmp, "tmpfs")
+}
+
+/// Makes a detached `/tmp` the own one of `owner`.
+pub(super) fn give(tmp: &OwnedFd, owner: u32) -> Result<(), Fault> {
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    chownat(tmp, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).at(Step::Tmp, "owner of /tmp")?;
+    chmodat(tmp, ".", Mode::from_raw_mode(0o700), AtFlags::empty()).at(Step::Tmp, "mode of /tmp")
+}
 
 /// A root in the making, mounted on the bench; unmounted from there when dropped, which leaves the child's copy alone.
 pub(super) struct NewRoot {
@@ -85,6 +119,12 @@ impl NewRoot {
         Ok(())
     }
 
+    /// A directory that nobody inside may enter: it belongs to a user who does not exist there.
+    fn hide_place_for_proc(&self) -> io::Result<()> {
+        let (parent, name) = split(Path::new(HIDDEN_PROC))?;
+        Ok(mkdirat(self.directory(parent)?, name, Mode::empty())?)
+    }
+
     fn devices(&self) -> Result<(), Fault> {
         for name in DEVICES {
             let path = Path::new("/dev").join(name);
@@ -98,23 +138,8 @@ impl NewRoot {
         ] {
             symlinkat(target, &self.root, name).at(Step::Root, name)?;
         }
-        let size = SHARED_MEMORY_BYTES.to_string();
-        let shm = new_tmpfs(&[("mode", "1777"), ("size", &size)]).at(Step::Root, "/dev/shm")?;
+        let shm = shared_memory().at(Step::Root, "/dev/shm")?;
         self.attach(shm, Path::new("/dev/shm")).at(Step::Root, "/dev/shm")
-    }
-
-    /// A `/tmp` in memory, of `owner` alone.
-    pub(super) fn memory_tmp(&self, bytes: u64, owner: u32) -> Result<(), Fault> {
-        let tmp = new_tmpfs(&[("size", &bytes.to_string())]).at(Step::Tmp, "tmpfs")?;
-        self.tmp(tmp, owner)
-    }
-
-    /// Puts a detached file system at `/tmp` and gives it to `owner`.
-    pub(super) fn tmp(&self, tmp: OwnedFd, owner: u32) -> Result<(), Fault> {
-        let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
-        chownat(&tmp, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).at(Step::Tmp, "owner of /tmp")?;
-        chmodat(&tmp, ".", Mode::from_raw_mode(0o700), AtFlags::empty()).at(Step::Tmp, "mode of /tmp")?;
-        self.attach(tmp, Path::new("/tmp")).at(Step::Tmp, "/tmp")
     }
 
     /// From here on nothing can be added: the root itself becomes read-only.

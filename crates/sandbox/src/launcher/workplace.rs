@@ -94,6 +94,7 @@ impl Workplace {
         let policy = Policy {
             plain: filters(Kind::Plain)?,
             forkable: filters(Kind::Forkable)?,
+            keeper: filters(Kind::Keeper)?,
             landlock: in_force.landlock_abi,
             limit_data,
         };
