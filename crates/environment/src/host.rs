@@ -142,7 +142,9 @@ impl Host {
 
     /// Forks an environment from a template and returns when it is ready, its after-restore hooks included, 10 s at most.
     /// Where it does not get ready, that is no error: the environment then starts anew, ordinarily, inside its first
-    /// invocation.
+    /// invocation. The forks of a template take turns, but for the time until the forked processes are ready.
+    ///
+    /// A call that is dropped while its turn lasts leaves the template of no more use: the next one finds it gone.
     ///
     /// # Errors
     /// [`StartError::TemplateGone`] when the template has ended, and otherwise when the platform could not make the sandbox.

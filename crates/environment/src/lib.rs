@@ -5,6 +5,11 @@
 //! [`Environment::complete`]. An environment has no task of its own: frames, log pipe, exit and deadline are all polled by
 //! the task that waits for the answer, so a warm invocation wakes nobody else, and an idle environment costs nothing.
 //!
+//! Where the runtime allows it, the init phase runs once for all environments of a deployment: [`Host::prepare`] makes a
+//! [`Template`], a process that is initialised and parked, and [`Host::fork`] forks environments from it, each in a sandbox,
+//! with sockets and with a log stream of its own. A function that does not survive a fork has environments that start
+//! ordinarily; [`Host::start_mode`] knows which and why.
+//!
 //! - **Managed runtimes** (`python3.*`, `nodejs*`) are interpreters of this machine ([`Runtimes`]) that run a bootstrap of
 //!   ours, carried in this crate. It speaks with the server over a Unix socket; `runtimes/PROTOCOL.md` says how.
 //! - **Provided runtimes** are executables of the package. They get the Lambda Runtime API on the sandbox's own loopback.
@@ -13,7 +18,7 @@
 //! `log::lines`). The function's process is trusted with nothing: frames, HTTP, log bytes and sizes are bounded and checked,
 //! and whatever it does wrong ends its own environment only.
 //!
-//! Functions have no identity yet, so no credentials are among their environment variables. Extensions, layers, snapshots
+//! Functions have no identity yet, so no credentials are among their environment variables. Extensions, layers, SnapStart
 //! and streamed responses are not built; a streaming handler is refused by name, the Extensions API answers that it is
 //! not there.
 

@@ -49,6 +49,7 @@ const TESTS: &[Test] = tests![
     templates::node_environments_are_forked,
     templates::many_are_forked_at_once_and_share_no_randomness,
     templates::environments_outlive_their_template,
+    templates::a_fork_that_nobody_waits_for_leaves_nothing,
     templates::a_function_that_cannot_be_forked_says_so_once,
     templates::some_functions_are_never_tried,
     templates::a_failed_init_phase_leaves_an_environment,

@@ -170,6 +170,31 @@ pub(crate) async fn environments_outlive_their_template(world: World) {
     running.stop().await;
 }
 
+pub(crate) async fn a_fork_that_nobody_waits_for_leaves_nothing(world: World) {
+    let template =
+        world.template(python(&world), &[("app.py", "def handler(event, context): return 1")]).await;
+    // Wherever it is dropped: the template is either as good as new, or gone and said to be.
+    for polls in 1..40 {
+        let mut fork = Box::pin(world.host.fork(&template));
+        for _ in 0..polls {
+            tokio::select! {
+                biased;
+                _ = &mut fork => break,
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(fork);
+        match world.host.fork(&template).await {
+            Ok(mut environment) => {
+                assert_eq!(result(&mut environment, "{}").await, 1);
+                environment.stop().await;
+            }
+            Err(StartError::TemplateGone) => return template.exited().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 pub(crate) async fn a_function_that_cannot_be_forked_says_so_once(world: World) {
     let code = "import os, threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True, name='busy').start()\npid = os.getpid()\nprint('loading')\ndef handler(event, context):\n    return [threading.active_count(), pid == os.getpid()]";
     for format in [LogFormat::Text, LogFormat::Json] {
