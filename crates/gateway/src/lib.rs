@@ -6,6 +6,7 @@
 mod body;
 mod connection;
 mod door;
+mod lanes;
 mod options;
 mod pulse;
 mod room;
@@ -13,5 +14,6 @@ mod serve;
 mod transport;
 
 pub use door::{Admission, BodyFault, Door, Head, Response};
+pub use lanes::Lanes;
 pub use options::GatewayOptions;
-pub use serve::{Served, Shutdown, Stage, serve};
+pub use serve::{Served, Shutdown, Stage, serve, serve_on};

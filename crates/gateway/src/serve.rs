@@ -2,6 +2,7 @@
 
 use crate::connection;
 use crate::door::Door;
+use crate::lanes::Lanes;
 use crate::options::GatewayOptions;
 use crate::room::Room;
 use std::io;
@@ -72,6 +73,17 @@ pub async fn serve<D: Door>(
     listener: TcpListener,
     door: Arc<D>,
     options: GatewayOptions,
+    shutdown: watch::Receiver<Stage>,
+) -> Served {
+    serve_on(Lanes::default(), listener, door, options, shutdown).await
+}
+
+/// The same with each connection on one of `lanes`; without any, on the caller's runtime.
+pub async fn serve_on<D: Door>(
+    lanes: Lanes,
+    listener: TcpListener,
+    door: Arc<D>,
+    options: GatewayOptions,
     mut shutdown: watch::Receiver<Stage>,
 ) -> Served {
     let options = Arc::new(options);
@@ -101,9 +113,9 @@ pub async fn serve<D: Door>(
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => {
                 let (door, options) = (Arc::clone(&door), Arc::clone(&options));
-                let served = connection::run(stream, peer, door, options, room.clone(), stage.clone());
-                tokio::spawn(async move {
-                    served.await;
+                let (room, stage) = (room.clone(), stage.clone());
+                lanes.spawn(stream, move |stream| async move {
+                    connection::run(stream, peer, door, options, room, stage).await;
                     drop(place);
                 });
             }
