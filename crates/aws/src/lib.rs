@@ -3,6 +3,7 @@
 //! [`protocol`] interprets the public service models (`models/`, carried in the program), [`pipeline`] is the one
 //! front door that every request goes through, and a service ([`lambda`], [`logs`]) is a table of operations.
 
+mod heavy;
 pub mod lambda;
 pub mod logs;
 pub mod pipeline;

@@ -4,7 +4,6 @@
 //! gateway's [`Door`]; a service adds operations, never a second door.
 
 mod applied;
-mod heavy;
 mod internal;
 mod record;
 mod request_ids;
@@ -14,6 +13,7 @@ mod service;
 pub use internal::{INTERNAL_PREFIX, INTERNAL_SERVICE, Internal};
 pub use service::{Ctx, DEFAULT_BODY_LIMIT, Operation, Service, ServiceBuilder, ServiceError};
 
+use crate::heavy;
 use crate::protocol::{self, ApiError, Dialect, Input, Output};
 use bytes::Bytes;
 use http::Response;
@@ -36,8 +36,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The steps, with what they need: who may call, and which services there are.
 pub struct Pipeline {
-    authenticator: Authenticator,
-    services: Vec<Service>,
+    authenticator: Arc<Authenticator>,
+    services: Arc<[Service]>,
     internal: Arc<dyn Internal>,
     clock: Clock,
     request_ids: RequestIds,
@@ -72,7 +72,13 @@ impl Pipeline {
         internal: Arc<dyn Internal>,
         clock: Clock,
     ) -> Self {
-        Self { authenticator, services, internal, clock, request_ids: RequestIds::new() }
+        Self {
+            authenticator: Arc::new(authenticator),
+            services: services.into(),
+            internal,
+            clock,
+            request_ids: RequestIds::new(),
+        }
     }
 
     /// Authenticate, as far as the head allows, and route.
@@ -122,7 +128,10 @@ impl Pipeline {
                 self.operation(head, ticket, claim, *target, body, peer).await
             }
             Way::Internal { claim } => {
-                let verified = claim.as_ref().map(|claim| self.verify(claim, head, &body)).transpose();
+                let verified = match claim {
+                    Some(claim) => self.verify(claim, head, &body).await.map(Some),
+                    None => Ok(None),
+                };
                 match verified {
                     Ok(caller) => {
                         let response = self.internal.handle(head, caller.as_ref(), body).await;
@@ -150,12 +159,11 @@ impl Pipeline {
             let error = ApiError::not_implemented(service.model.service_id, "This operation");
             return self.refusal(head, Some(service), error, &ticket.request_id);
         };
-        let bytes = body.len();
-        let caller = match heavy::run(bytes, || self.verify(claim, head, &body)) {
+        let caller = match self.verify(claim, head, &body).await {
             Ok(caller) => caller,
             Err(error) => return self.refusal(head, Some(service), error, &ticket.request_id),
         };
-        let input = heavy::run(bytes, || self.decode(service, target, built, head, body));
+        let input = self.decode(target, head, body).await;
         let input = input.and_then(|input| authorise(&caller, built).map(|()| input));
         let output = match input {
             Ok(input) => {
@@ -183,34 +191,21 @@ impl Pipeline {
         }
     }
 
-    fn verify(&self, claim: &Claim, head: &Head, body: &[u8]) -> Result<Caller, ApiError> {
-        self.authenticator
-            .verify(claim, &RequestHead::from(head), body, Payload::Signed)
-            .map_err(|error| refused(head, &error))
+    async fn verify(&self, claim: &Claim, head: &Head, body: &Bytes) -> Result<Caller, ApiError> {
+        if !heavy::is_large(body.len()) {
+            return verify(&self.authenticator, claim, head, body);
+        }
+        let authenticator = Arc::clone(&self.authenticator);
+        let (claim, head, body) = (claim.clone(), head.clone(), body.clone());
+        heavy::elsewhere(move || verify(&authenticator, &claim, &head, &body)).await
     }
 
-    /// Decode; the limits of the model; members that nothing here applies.
-    fn decode(
-        &self,
-        service: &Service,
-        target: Target,
-        built: &Built,
-        head: &Head,
-        body: Bytes,
-    ) -> Result<Input, ApiError> {
-        let slot = &service.slots[target.operation];
-        let input = slot.binding.decode(&service.model, &head.uri, &target.labels, &head.headers, body)?;
-        if let Some(shape) = service.model.operations[target.operation].input {
-            protocol::check(&service.model, shape, &input.members)
-                .map_err(|text| ApiError::new(service.validation_code, text))?;
+    async fn decode(&self, target: Target, head: &Head, body: Bytes) -> Result<Input, ApiError> {
+        if !heavy::is_large(body.len()) {
+            return decode(&self.services[target.service], target, head, body);
         }
-        match built.applied.first_refused(&input.members) {
-            None => Ok(input),
-            Some(member) => Err(ApiError::new(
-                service.unsupported_code,
-                format!("{member} is not supported by this version of Martlet; leave it out of the request"),
-            )),
-        }
+        let (services, head) = (Arc::clone(&self.services), head.clone());
+        heavy::elsewhere(move || decode(&services[target.service], target, &head, body)).await
     }
 
     fn refusal(
@@ -330,6 +325,34 @@ impl Pipeline {
             format!("Request must be smaller than {limit} bytes for the {action} operation"),
         )
         .with_status(413)
+    }
+}
+
+fn verify(
+    authenticator: &Authenticator,
+    claim: &Claim,
+    head: &Head,
+    body: &[u8],
+) -> Result<Caller, ApiError> {
+    authenticator
+        .verify(claim, &RequestHead::from(head), body, Payload::Signed)
+        .map_err(|error| refused(head, &error))
+}
+
+/// Decode; the limits of the model; members that nothing here applies.
+fn decode(service: &Service, target: Target, head: &Head, body: Bytes) -> Result<Input, ApiError> {
+    let slot = &service.slots[target.operation];
+    let input = slot.binding.decode(&service.model, &head.uri, &target.labels, &head.headers, body)?;
+    if let Some(shape) = service.model.operations[target.operation].input {
+        protocol::check(&service.model, shape, &input.members)
+            .map_err(|text| ApiError::new(service.validation_code, text))?;
+    }
+    match slot.built.as_ref().and_then(|built| built.applied.first_refused(&input.members)) {
+        None => Ok(input),
+        Some(member) => Err(ApiError::new(
+            service.unsupported_code,
+            format!("{member} is not supported by this version of Martlet; leave it out of the request"),
+        )),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Lambda;
 use super::errors::{internal, unresolved};
 use super::named::Named;
+use crate::heavy;
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output, well_formed};
 use base64::Engine as _;
@@ -25,7 +26,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         lambda.functions.resolve(&named.function, named.qualifier.as_ref()).map_err(unresolved)?;
     // A payload left out is an empty object to the function.
     let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
-    well_formed(&payload)?;
+    check(&payload).await?;
     let wanted = lambda.starts.wanted(&ctx)?;
     match input.text("InvocationType") {
         Some("DryRun") => return Ok(Output::empty().status(204)),
@@ -68,6 +69,14 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         output = output.header("LogResult", STANDARD.encode(&completed.log_tail));
     }
     Ok(lambda.starts.tell(output, start))
+}
+
+async fn check(payload: &Bytes) -> Result<(), ApiError> {
+    if !heavy::is_large(payload.len()) {
+        return well_formed(payload);
+    }
+    let payload = payload.clone();
+    heavy::elsewhere(move || well_formed(&payload)).await
 }
 
 fn too_large_for_an_event(bytes: usize) -> ApiError {
