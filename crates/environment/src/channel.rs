@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime;
 
 /// Most bytes that the receive buffer grows by at once: what a frame announces is not room that it has earned.
 const GROWTH: usize = 256 * 1024;
@@ -26,6 +27,8 @@ pub(crate) struct Channel {
     socket: AsyncFd<OwnedFd>,
     /// The same socket, registered for writing, while an event is too long for it.
     full: Option<AsyncFd<OwnedFd>>,
+    /// The tokio runtime that hears from the socket.
+    home: Option<runtime::Id>,
     /// What is left to write of the event: its head and its payload.
     outgoing: [Bytes; 2],
     incoming: Vec<u8>,
@@ -79,6 +82,7 @@ impl Channel {
         Ok(Self {
             socket: register(socket, Interest::READABLE)?,
             full: None,
+            home: here(),
             outgoing: [Bytes::new(), Bytes::new()],
             incoming: Vec::with_capacity(FIRST_READ),
             sequence: 0,
@@ -109,6 +113,19 @@ impl Channel {
         self.awaiting = Awaiting::Answer;
         // A failure shows again when the answer is waited for.
         let _ = self.write();
+    }
+
+    /// Whether it is the calling task's tokio runtime that hears from the socket.
+    pub(crate) fn is_here(&self) -> bool {
+        self.home == here()
+    }
+
+    /// Makes it so. Not during an event.
+    pub(crate) fn move_here(&mut self) -> io::Result<()> {
+        let again = self.socket.get_ref().try_clone()?;
+        self.socket = register(again, Interest::READABLE)?;
+        self.home = here();
+        Ok(())
     }
 
     /// What the runtime says next.
@@ -245,6 +262,10 @@ impl Channel {
     }
 }
 
+fn here() -> Option<runtime::Id> {
+    runtime::Handle::try_current().ok().map(|handle| handle.id())
+}
+
 #[expect(
     deprecated,
     reason = "its replacement is unsafe because the descriptor might be closed meanwhile; an OwnedFd cannot"
@@ -344,6 +365,20 @@ mod tests {
             }
             theirs = runtime.join().unwrap();
         }
+    }
+
+    #[test]
+    fn it_is_heard_from_where_it_was_moved() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (one, other) = (runtime(), runtime());
+        let (mut channel, mut theirs) = one.block_on(async { pair() });
+        other.block_on(async {
+            assert!(!channel.is_here());
+            channel.move_here().unwrap();
+            assert!(channel.is_here());
+            // Nobody drives the first runtime any more.
+            ready(&mut channel, &mut theirs).await;
+        });
     }
 
     #[tokio::test]

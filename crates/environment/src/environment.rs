@@ -141,6 +141,8 @@ impl Environment {
         };
         self.drain_log();
         self.journal.flush();
+        // It belongs to the runtime that it was made in, and events may come in another.
+        self.timer = None;
         Ok(initialized)
     }
 
@@ -291,6 +293,9 @@ impl Environment {
             Output::Deliver => {
                 self.write_start();
                 if let (Some(process), Some(current)) = (&mut self.process, &self.current) {
+                    if process.move_here() {
+                        self.timer = None;
+                    }
                     process.deliver(&current.invocation, current.deadline);
                 }
                 None

@@ -251,6 +251,22 @@ impl Process {
         self.begun
     }
 
+    /// Has the tokio runtime of the calling task hear from the process, if it is another one than before: being woken from
+    /// another thread costs more than all else that a warm invocation does. True when it moved. The Runtime API's connections
+    /// stay where they are.
+    pub(crate) fn move_here(&mut self) -> bool {
+        let Transport::Managed(channel) = &mut self.transport else { return false };
+        if channel.is_here() {
+            return false;
+        }
+        // The pipe is made where the socket is, and moves with it.
+        if let Err(error) = channel.move_here().and_then(|()| self.log.move_here()) {
+            // It is heard from where it was, only later.
+            tracing::debug!(sandbox = self.sandbox.id(), %error, "could not move an environment to its caller's thread");
+        }
+        true
+    }
+
     /// Gives the runtime an event; [`Process::poll`] drives it on.
     pub(crate) fn deliver(&mut self, invocation: &Invocation, deadline: Timestamp) {
         match &mut self.transport {

@@ -4,7 +4,7 @@ use super::{Record, Splitter};
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncReadExt as _;
@@ -29,6 +29,13 @@ impl LogPipe {
         let (reader, writer) = io::pipe()?;
         let pipe = Receiver::from_owned_fd(reader.into())?;
         Ok((Self { pipe, splitter: Splitter::default(), ended: false }, writer.into()))
+    }
+
+    /// Has the tokio runtime of the calling task hear from the pipe.
+    pub(crate) fn move_here(&mut self) -> io::Result<()> {
+        let again = self.pipe.as_fd().try_clone_to_owned()?;
+        self.pipe = Receiver::from_owned_fd(again)?;
+        Ok(())
     }
 
     /// Takes what is there and appends the records that it completes. `Pending` when the pipe is empty for now and the
