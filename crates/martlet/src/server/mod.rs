@@ -18,7 +18,7 @@ use credentials::CredentialsError;
 use data_dir::{DataDirError, PrivilegeError};
 use isolation::IsolationError;
 use martlet_environment::Runtimes;
-use martlet_gateway::Shutdown;
+use martlet_gateway::{Lanes, Shutdown};
 use martlet_sandbox::LauncherProcess;
 use rooms::{Rooms, RoomsError};
 use std::io;
@@ -92,19 +92,27 @@ pub(crate) fn up(arguments: &UpArgs, output: Output) -> Result<ExitCode, Command
     }
     start_logging(&config);
     Ok(boot(&mut config, &layers).and_then(|(booted, _lock)| {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let cpus = std::thread::available_parallelism().map_or(2, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
+            .worker_threads(cpus.clamp(2, 8))
             .max_blocking_threads(32)
             .thread_name("martlet")
             .enable_all()
             .build()
             .map_err(UpError::Runtime)?;
-        let code = runtime.block_on(serve(booted, output));
+        let lanes = Lanes::start(lanes(cpus)).map_err(UpError::Runtime)?;
+        let code = runtime.block_on(serve(booted, lanes, output));
         // Whatever blocks still must not keep the process; it is nothing that was promised to anybody.
         runtime.shutdown_background();
         code
     })?)
+}
+
+/// How many threads serve connections. Of what a call of the smallest function costs, the server's part is less than half;
+/// with a lane for every two CPUs the functions have the rest, and fewer calls meet an environment that was last used on
+/// another lane.
+fn lanes(cpus: usize) -> usize {
+    cpus.div_ceil(2)
 }
 
 /// The steps that need privileges or a single thread, in the order in which they depend on each other.
@@ -131,7 +139,7 @@ fn boot(config: &mut Config, layers: &Layers) -> Result<(Booted, data_dir::DataD
     Ok((Booted { config: config.clone(), listener, launcher, profiles, runtimes }, lock))
 }
 
-async fn serve(booted: Booted, output: Output) -> Result<ExitCode, UpError> {
+async fn serve(booted: Booted, lanes: Lanes, output: Output) -> Result<ExitCode, UpError> {
     let Booted { config, listener, launcher, profiles, runtimes } = booted;
     let mut signals = StopSignals::watch().map_err(UpError::Signals)?;
     let in_force = launcher.in_force().clone();
@@ -148,7 +156,8 @@ async fn serve(booted: Booted, output: Output) -> Result<ExitCode, UpError> {
     let address = listener.local_addr().map_err(listen)?;
     let (shutdown, stage) = Shutdown::new();
     let options = rooms::gateway_options(&config);
-    let serving = tokio::spawn(martlet_gateway::serve(listener, Arc::clone(&rooms.pipeline), options, stage));
+    let pipeline = Arc::clone(&rooms.pipeline);
+    let serving = tokio::spawn(martlet_gateway::serve_on(lanes.clone(), listener, pipeline, options, stage));
 
     eprintln!("{}", banner::text(&config, address, &in_force, &names));
     if output == Output::Json {
