@@ -9,8 +9,9 @@ const fs = require('fs');
 const path = require('path');
 const util = require('util');
 
-const CONTROL_FD = 3;
-const INVOKE = 1, READY = 16, INIT_ERROR = 17, RESPONSE = 18, ERROR = 19, TOO_LARGE = 20;
+const CONTROL_FD = 3, PARK_FD = 5;
+const INVOKE = 1, RESTORE = 2;
+const READY = 16, INIT_ERROR = 17, RESPONSE = 18, ERROR = 19, TOO_LARGE = 20, PARKED = 21;
 const RESPONSE_LIMIT = 6 * 1024 * 1024 + 100;
 const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
 
@@ -26,11 +27,11 @@ function readSome(buffer, offset) {
 }
 
 /** Blocks until the next event is there: its sequence, its meta, and the event as text. */
-function receive() {
+function receive(kind = INVOKE) {
   let buffer = receiveBuffer;
   let filled = readSome(buffer, 0);
   while (filled < 16) filled += readSome(buffer, filled);
-  if (buffer[0] !== INVOKE) process.exit(0);
+  if (buffer[0] !== kind) process.exit(0);
   const start = 16 + buffer.readUInt32BE(8);
   const total = start + buffer.readUInt32BE(12);
   if (total > buffer.length) {
@@ -70,6 +71,8 @@ const environment = process.env;
 const logsJson = (environment.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
 const logDescriptor = Number(environment._LAMBDA_TELEMETRY_LOG_FD || 1);
 delete environment._LAMBDA_TELEMETRY_LOG_FD;
+const willBeTemplate = environment._MARTLET_TEMPLATE !== undefined;
+delete environment._MARTLET_TEMPLATE;
 
 let requestId;
 
@@ -208,13 +211,13 @@ function logError(title, value) {
   console.error(title, '\t' + text);
 }
 
-function sendError(kind, sequence, value, fatal) {
+function sendError(kind, sequence, value, fatal, errorType) {
   const document = describe(value);
   let payload = JSON.stringify(document);
   if (Buffer.byteLength(payload) > RESPONSE_LIMIT) {
     payload = JSON.stringify({ ...document, errorMessage: document.errorMessage.slice(0, 10000), trace: [] });
   }
-  send(kind, sequence, JSON.stringify({ errorType: document.errorType, fatal }), payload);
+  send(kind, sequence, JSON.stringify({ errorType: errorType || document.errorType, fatal }), payload);
 }
 
 /** What an error that nobody caught does: it answers whatever waits for an answer, and ends the process. */
@@ -446,14 +449,48 @@ function isAbsent(value) {
   return value === undefined || value === null;
 }
 
+// --- Start ----------------------------------------------------------------------------------------------------------
+
+/**
+ * Parks this process. Returns in each environment that is forked from it, and here if that cannot be; what it returns is
+ * the meta of `ready`. Error types and exit codes are those of Lambda's own runtimes.
+ */
+async function becomeTemplate(template, { runBefore, runAfter }) {
+  await attempt(runBefore, 'Runtime.BeforeSnapshotError', 64);
+  const unforkable = await template.obstacle();
+  if (unforkable === undefined) {
+    send(PARKED, 0);
+    if (await template.park(PARK_FD) < 0) process.exit(1);
+    Object.assign(environment, receive(RESTORE).meta.env);
+    template.differ();
+  } else {
+    fs.closeSync(PARK_FD);
+  }
+  await attempt(runAfter, 'Runtime.AfterRestoreError', 65);
+  return unforkable === undefined ? undefined : JSON.stringify({ unforkable });
+}
+
+async function attempt(hooks, errorType, code) {
+  try {
+    await hooks();
+  } catch (error) {
+    logError('Snapshot Hook Error', error);
+    sendError(INIT_ERROR, 0, error, true, errorType);
+    process.exit(code);
+  }
+}
+
 async function main() {
   patchConsole();
   blockOutput();
   catchTheUncaught();
   process.on('beforeExit', () => onIdle());
   offerGlobals();
+  const ways = willBeTemplate ? require('./template.cjs') : undefined;
+  const template = ways && await ways.Template.begin();
+  globalThis.martlet = ways ? ways.hooks : { beforeSnapshot() {}, afterRestore() {} };
   const handler = await load(environment.LAMBDA_TASK_ROOT || '/var/task', environment._HANDLER || '');
-  send(READY, 0);
+  send(READY, 0, template && await becomeTemplate(template, ways));
   setImmediate(() => new Invocation(handler).run());
 }
 

@@ -534,28 +534,27 @@ def serve(handler):
 # --- Start -----------------------------------------------------------------------------------------------------------
 
 
-def become_template(template, empty_folders):
+def become_template(hooks, template):
     """Parks this process. Returns in each environment that is forked from it, and here if that cannot be; what it returns
     is the meta of `ready`."""
     try:
-        template.run_before_hooks()
+        hooks.run_before_hooks()
     except Exception as error:
         # Type and exit code, here and below, are those of Lambda's own runtime.
         send_error(INIT_ERROR, 0, describe(error, None), "Runtime.BeforeSnapshotError")
         sys.exit(64)
-    here = template.Template((0, 1, 2, CONTROL_FD, SINK.descriptor, PARK_FD), empty_folders)
-    obstacle = here.obstacle()
+    obstacle = template.obstacle()
     if obstacle is None:
         send(PARKED)
-        if here.park(PARK_FD) < 0:
+        if template.park(PARK_FD) < 0:
             os._exit(1)
         meta = receive(RESTORE)[1]
         os.environ.update(meta["env"])
-        here.differ()
+        template.differ()
     else:
         os.close(PARK_FD)
     try:
-        template.run_after_hooks()
+        hooks.run_after_hooks()
     except Exception as error:
         send_error(INIT_ERROR, 0, describe(error, None), "Runtime.AfterRestoreError")
         sys.exit(65)
@@ -571,13 +570,13 @@ def main():
     if will_be_template:
         import martlet_template
 
-        empty_folders = martlet_template.empty_folders()
+        template = martlet_template.Template()
     try:
         handler = load(os.environ.get("_HANDLER", ""))
     except Exception as error:
         send_error(INIT_ERROR, 0, describe(error, None))
         sys.exit(1)
-    send(READY, meta=become_template(martlet_template, empty_folders) if will_be_template else b"")
+    send(READY, meta=become_template(martlet_template, template) if will_be_template else b"")
     serve(handler)
 
 

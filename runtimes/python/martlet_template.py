@@ -20,18 +20,13 @@ OTHERS = {
 }
 
 
-def empty_folders():
-    """Those of the folders that each environment has for itself in which there is nothing yet."""
-    return [folder for folder in PRIVATE_FOLDERS if os.path.isdir(folder) and not os.listdir(folder)]
-
-
 class Template:
-    """One interpreter on its way to being parked. `own` are the descriptors of the bootstrap, `empty` the folders that were
-    empty before the function's code was loaded."""
+    """One interpreter on its way to being parked. To be made before the function's code is loaded: it looks at what is there
+    then."""
 
-    def __init__(self, own, empty):
-        self.own = own
-        self.empty = empty
+    def __init__(self):
+        self.own = set(open_descriptors())
+        self.empty = [folder for folder in PRIVATE_FOLDERS if os.path.isdir(folder) and not os.listdir(folder)]
         self.library = None
         # Number, path and flags of the files that are open; each child gets its own position in them.
         self.files = []
@@ -89,13 +84,7 @@ class Template:
         return "init code has started processes, which would not be there after a fork"
 
     def _descriptors(self):
-        for name in os.listdir("/proc/self/fd"):
-            number = int(name)
-            try:
-                target = os.readlink("/proc/self/fd/" + name)
-            except FileNotFoundError:
-                # What the listing itself was read from.
-                continue
+        for number, target in open_descriptors().items():
             if number in self.own:
                 continue
             if target.startswith("socket:"):
@@ -148,6 +137,18 @@ class Template:
             inheritable = os.get_inheritable(number)
             os.dup2(fresh, number, inheritable)
             os.close(fresh)
+
+
+def open_descriptors():
+    """What each number stands for."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink("/proc/self/fd/" + name)
+        except FileNotFoundError:
+            # What the listing itself was read from.
+            continue
+    return found
 
 
 def flags(number):

@@ -76,7 +76,17 @@ typedef struct napi_env__ *napi_env;
 typedef struct napi_value__ *napi_value;
 typedef struct napi_callback_info__ *napi_callback_info;
 typedef napi_value (*napi_callback)(napi_env, napi_callback_info);
-struct uv_loop_s;
+
+/* The part of libuv's loop that has kept its place since 1.0. */
+struct uv_loop_s {
+    void *data;
+    unsigned int active_handles;
+    void *handle_queue[2];
+    union {
+        void *unused;
+        unsigned int count;
+    } active_reqs;
+};
 
 extern int napi_create_function(napi_env, const char *, size_t, napi_callback, void *, napi_value *)
     __attribute__((weak));
@@ -86,6 +96,7 @@ extern int napi_get_cb_info(napi_env, napi_callback_info, size_t *, napi_value *
 extern int napi_get_value_int32(napi_env, napi_value, int32_t *) __attribute__((weak));
 extern int napi_create_int32(napi_env, int32_t, napi_value *) __attribute__((weak));
 extern int napi_get_uv_event_loop(napi_env, struct uv_loop_s **) __attribute__((weak));
+extern int napi_add_env_cleanup_hook(napi_env, void (*)(void *), void *) __attribute__((weak));
 extern int uv_loop_fork(struct uv_loop_s *) __attribute__((weak));
 
 static napi_value node_status(napi_env env, int status) {
@@ -94,13 +105,17 @@ static napi_value node_status(napi_env env, int status) {
     return value;
 }
 
-static napi_value node_park(napi_env env, napi_callback_info info) {
+/* The only argument; `otherwise` when it is no number. */
+static int node_argument(napi_env env, napi_callback_info info, int otherwise) {
     size_t count = 1;
     napi_value argument = NULL;
-    int32_t socket = -1;
-    if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) != 0) return NULL;
-    if (count < 1 || napi_get_value_int32(env, argument, &socket) != 0) return node_status(env, -EINVAL);
-    return node_status(env, martlet_park(socket));
+    int32_t value = otherwise;
+    if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) != 0 || count < 1) return otherwise;
+    return napi_get_value_int32(env, argument, &value) == 0 ? value : otherwise;
+}
+
+static napi_value node_park(napi_env env, napi_callback_info info) {
+    return node_status(env, martlet_park(node_argument(env, info, -1)));
 }
 
 static napi_value node_probe(napi_env env, napi_callback_info info) {
@@ -113,11 +128,31 @@ static napi_value node_keep_heap(napi_env env, napi_callback_info info) {
     return node_status(env, martlet_keep_heap());
 }
 
-/* To be called first thing in a child: the event loop's own descriptors are still those of the template. */
+static napi_value node_leave(napi_env env, napi_callback_info info) {
+    martlet_leave(node_argument(env, info, 1));
+    return NULL;
+}
+
+/* How many requests the event loop waits for: threads of libuv work on some of them, and a child has no such threads. */
+static napi_value node_active_requests(napi_env env, napi_callback_info info) {
+    (void)info;
+    struct uv_loop_s *loop = NULL;
+    if (napi_get_uv_event_loop(env, &loop) != 0) return node_status(env, -ENOSYS);
+    return node_status(env, (int)loop->active_reqs.count);
+}
+
+static void leave_at_end(void *unused) {
+    (void)unused;
+    martlet_leave(0);
+}
+
+/* To be called first thing in a child: the event loop's own descriptors are still those of the template. Also sees to it
+   that the interpreter does not outlive its end, should that ever be reached. */
 static napi_value node_loop_fork(napi_env env, napi_callback_info info) {
     (void)info;
     struct uv_loop_s *loop = NULL;
     if (!uv_loop_fork || napi_get_uv_event_loop(env, &loop) != 0) return node_status(env, -ENOSYS);
+    if (napi_add_env_cleanup_hook) (void)napi_add_env_cleanup_hook(env, leave_at_end, NULL);
     return node_status(env, uv_loop_fork(loop));
 }
 
@@ -126,7 +161,8 @@ EXPORT napi_value napi_register_module_v1(napi_env env, napi_value exports) {
         const char *name;
         napi_callback function;
     } functions[] = {
-        {"park", node_park}, {"probe", node_probe}, {"keepHeap", node_keep_heap}, {"loopFork", node_loop_fork}};
+        {"park", node_park},         {"probe", node_probe}, {"keepHeap", node_keep_heap},
+        {"loopFork", node_loop_fork}, {"leave", node_leave}, {"activeRequests", node_active_requests}};
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         napi_value function = NULL;
         const char *name = functions[i].name;

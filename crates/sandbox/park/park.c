@@ -250,10 +250,12 @@ static long become_ordinary(const struct birth *birth) {
     } header = {CAPABILITY_VERSION, 0};
     uint32_t none[6];
     for (int i = 0; i < 6; i++) none[i] = 0;
-    /* The bounding set goes first, by the right that goes next; what is beyond the kernel's last ends it. */
     long status = 0;
-    for (long capability = 0; status == 0; capability++) status = call2(SYS_PRCTL, PR_CAPBSET_DROP, capability);
-    if (status != -EINVAL) return status;
+    if (birth->request.namespaces > 0) {
+        /* The bounding set goes first, by the right that goes next; what is beyond the kernel's last ends it. */
+        for (long capability = 0; status == 0; capability++) status = call2(SYS_PRCTL, PR_CAPBSET_DROP, capability);
+        if (status != -EINVAL) return status;
+    }
     status = call2(SYS_CAPSET, &header, none);
     if (status < 0) return status;
     status = call2(SYS_PRCTL, PR_SET_DUMPABLE, 1);
@@ -402,6 +404,10 @@ EXPORT int martlet_probe(void) {
     if (pid < 0) return __errno_location ? -*__errno_location() : -EAGAIN;
     wait_for(pid);
     return 0;
+}
+
+EXPORT void martlet_leave(int code) {
+    exit_now(code);
 }
 
 /* A hexadecimal number; `at` is moved behind it. */

@@ -1,4 +1,4 @@
-/* What an interpreter calls. Each function answers 0 or a negative errno. */
+/* What an interpreter calls. A function that answers does so with 0 or a negative errno. */
 #ifndef PARK_H
 #define PARK_H
 
@@ -19,5 +19,8 @@ EXPORT int martlet_probe(void);
 
 /* Undoes MADV_DONTFORK everywhere, with which V8 marks its heap: a child would find it missing. */
 EXPORT int martlet_keep_heap(void);
+
+/* Ends the process at once. A forked interpreter that took the ordinary way out would wait for threads that it never had. */
+EXPORT void martlet_leave(int code);
 
 #endif

@@ -2,7 +2,7 @@
 
 use crate::frame::{Decoded, Frame, InvokeMeta, Kind, decode, invoke_head};
 use crate::log::{Record, Splitter};
-use std::io::{Read as _, Write as _};
+use std::io::{PipeReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,8 @@ impl Drop for Package {
 
 /// A running bootstrap.
 pub(super) struct Runtime {
-    child: Child,
+    /// `None` when it was forked from a template: whoever adopts it reaps it.
+    child: Option<Child>,
     control: UnixStream,
     received: Vec<u8>,
     log: Option<JoinHandle<Vec<Record>>>,
@@ -73,13 +74,27 @@ pub(super) const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:hel
 impl Runtime {
     /// Starts `command` with the task root and handler of a function.
     pub(super) fn start(command: &[&str], package: &Package, handler: &str, extra: &[(&str, &str)]) -> Self {
+        Self::start_with(command, package, handler, extra, None)
+    }
+
+    /// The same for a process that is to become a template, whose end of the park socket is `park`.
+    pub(super) fn start_with(
+        command: &[&str],
+        package: &Package,
+        handler: &str,
+        extra: &[(&str, &str)],
+        park: Option<OwnedFd>,
+    ) -> Self {
         let (control, theirs) = UnixStream::pair().unwrap();
-        control.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
         // A shell moves the descriptors to where the bootstrap expects them.
+        let arrange = match park {
+            Some(_) => "exec 3<&0 4>>/proc/self/fd/1 5<&2 2>&1 0</dev/null; exec \"$@\"",
+            None => "exec 3<&0 4>>/proc/self/fd/1 0</dev/null; exec \"$@\"",
+        };
         let mut shell = Command::new("/bin/sh");
         shell
-            .args(["-c", "exec 3<&0 4>>/proc/self/fd/1 0</dev/null; exec \"$@\"", "sh"])
+            .args(["-c", arrange, "sh"])
             .args(command)
             .env_clear()
             .envs([
@@ -98,20 +113,43 @@ impl Runtime {
             .envs(extra.iter().copied())
             .current_dir(package.path())
             .stdin(OwnedFd::from(theirs))
-            .stderr(OwnedFd::from(writer.try_clone().unwrap()))
+            .stderr(park.unwrap_or_else(|| writer.try_clone().unwrap().into()))
             .stdout(OwnedFd::from(writer));
         let child = shell.spawn().unwrap();
         drop(shell);
+        Self::new(Some(child), control, reader)
+    }
+
+    /// A process that has the other ends of `control` and, for its output, of `log`.
+    pub(super) fn new(child: Option<Child>, control: UnixStream, mut log: PipeReader) -> Self {
+        control.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let log = std::thread::spawn(move || {
             let (mut splitter, mut records) = (Splitter::default(), Vec::new());
             let mut buffer = [0; 8192];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+            while let Ok(count @ 1..) = log.read(&mut buffer) {
                 splitter.feed(&buffer[..count], &mut records);
             }
             splitter.flush(&mut records);
             records
         });
         Self { child, control, received: Vec::new(), log: Some(log), sequence: 0 }
+    }
+
+    /// Writes bytes that are a frame, or not.
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.control.write_all(bytes).unwrap();
+    }
+
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.as_ref().expect("a process of our own").id()
+    }
+
+    /// Ends the process by a signal that it cannot refuse.
+    pub(super) fn kill(&mut self) {
+        let child = self.child.as_mut().expect("a process of our own");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// The next frame; `None` when the process is gone.
@@ -173,15 +211,27 @@ impl Runtime {
     /// Closes the socket and waits: how the process ended, and its log.
     pub(super) fn finish(mut self) -> (ExitStatus, Vec<String>) {
         let _ = self.control.shutdown(std::net::Shutdown::Both);
-        let status = self.child.wait().unwrap();
+        let status = self.child.as_mut().expect("a process of our own").wait().unwrap();
+        (status, self.log())
+    }
+
+    /// Closes the socket and waits until nothing of the process is left that could write to its log.
+    pub(super) fn finish_forked(mut self) -> Vec<String> {
+        let _ = self.control.shutdown(std::net::Shutdown::Both);
+        self.log()
+    }
+
+    fn log(&mut self) -> Vec<String> {
         let log = self.log.take().unwrap().join().unwrap();
-        (status, log.into_iter().map(|record| record.text).collect())
+        log.into_iter().map(|record| record.text).collect()
     }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

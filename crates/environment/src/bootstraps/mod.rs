@@ -4,7 +4,13 @@ mod compiled;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod node_template_tests;
+#[cfg(test)]
 mod node_tests;
+#[cfg(test)]
+mod park_harness;
+#[cfg(test)]
+mod python_template_tests;
 #[cfg(test)]
 mod python_tests;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-static INTERPRETERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
+pub(super) static INTERPRETERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     // Several versions side by side: name the directories that hold a `node` each, separated as in PATH.
     let extra = std::env::var_os("MARTLET_TEST_NODES");
     let extra: Vec<PathBuf> = extra.iter().flat_map(std::env::split_paths).collect();

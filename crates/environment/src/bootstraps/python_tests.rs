@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-static INTERPRETERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
+pub(super) static INTERPRETERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     let runtimes = Runtimes::discover(&[]);
     let python = |name: &str| name.starts_with("python");
     runtimes

@@ -1,0 +1,138 @@
+//! A bootstrap that becomes a template, and its children, without any sandbox: they stay in the namespaces of the test.
+
+use super::harness::{Package, Runtime};
+use super::{NODE, PYTHON, TEMPLATE_VARIABLE, companions};
+use crate::frame::{Frame, Kind, RestoreMeta, restore};
+use rustix::io::IoSlice;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+    sendmsg, socketpair,
+};
+use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// The steps at which a fork can fail, as the library numbers them.
+pub(super) const REQUEST: u32 = 1;
+pub(super) const NAMESPACES: u32 = 2;
+
+/// What a template, or its child, answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) status: i32,
+    pub(super) step: u32,
+}
+
+pub(super) const DONE: Reply = Reply { status: 0, step: 0 };
+
+/// A folder as `/var/runtime` is in a sandbox.
+pub(super) fn runtime_folder(node: bool) -> Package {
+    let bootstrap = if node { ("bootstrap.cjs", NODE) } else { ("bootstrap.py", PYTHON) };
+    let package = Package::new(&[bootstrap]);
+    for (name, content) in companions(node, true) {
+        std::fs::write(package.path().join(name), content).unwrap();
+    }
+    package
+}
+
+/// A process that was told to become a template.
+pub(super) struct Template {
+    pub(super) runtime: Runtime,
+    park: OwnedFd,
+    _folder: Package,
+}
+
+impl Template {
+    /// Starts `interpreter` (program and options) on the bootstrap of its kind.
+    pub(super) fn start(interpreter: &[&str], node: bool, package: &Package, extra: &[(&str, &str)]) -> Self {
+        let flags = SocketFlags::CLOEXEC;
+        let (park, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let folder = runtime_folder(node);
+        let bootstrap = folder.path().join(if node { "bootstrap.cjs" } else { "bootstrap.py" });
+        let command = [interpreter, &[bootstrap.to_str().unwrap()]].concat();
+        let extra = [extra, &[TEMPLATE_VARIABLE]].concat();
+        let runtime = Runtime::start_with(&command, package, "app.handler", &extra, Some(theirs));
+        Self { runtime, park, _folder: folder }
+    }
+
+    /// Waits until it is parked.
+    pub(super) fn parked(mut self) -> Self {
+        let frame = self.runtime.receive();
+        if frame.as_ref().is_none_or(|frame| frame.kind != Kind::Parked) {
+            panic!("not parked: {frame:?} {:?}", self.runtime.finish().1);
+        }
+        self
+    }
+
+    /// Waits for it to say that it cannot be forked: why not.
+    pub(super) fn unforkable(&mut self) -> String {
+        let frame = self.runtime.receive().expect("a frame");
+        assert_eq!(frame.kind, Kind::Ready, "{frame:?}");
+        let meta: serde_json::Value = serde_json::from_slice(&frame.meta).unwrap();
+        meta["unforkable"].as_str().unwrap().to_owned()
+    }
+
+    /// Closes our end of the park socket.
+    pub(super) fn closed(mut self) -> Self {
+        self.park = std::fs::File::open("/dev/null").unwrap().into();
+        self
+    }
+
+    /// Sends any bytes and descriptors to the park socket.
+    pub(super) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+        }
+        sendmsg(&self.park, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    }
+
+    pub(super) fn reply(&self) -> Reply {
+        let mut bytes = [0; 64];
+        rustix::net::sockopt::set_socket_timeout(
+            &self.park,
+            rustix::net::sockopt::Timeout::Recv,
+            Some(std::time::Duration::from_secs(20)),
+        )
+        .unwrap();
+        let (length, _) = recv(&self.park, &mut bytes, RecvFlags::empty()).unwrap();
+        assert_eq!(length, 8);
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        Reply { status: word(0) as i32, step: word(4) }
+    }
+
+    /// Asks for a child without namespaces of its own; `ready` waits for it.
+    pub(super) fn fork(&self) -> Runtime {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (log, writer) = std::io::pipe().unwrap();
+        let (writer, theirs) = (writer.as_fd(), theirs.as_fd());
+        self.send(&request(1, 0, &[1, 2, 3, 4]), &[writer, writer, theirs, writer]);
+        assert_eq!(self.reply(), DONE);
+        Runtime::new(None, ours, log)
+    }
+
+    /// A child that has been told its variables and is ready for events.
+    pub(super) fn child(&self, env: &[(&str, &str)]) -> Runtime {
+        let (frame, child) = self.restored(env);
+        assert!(frame.as_ref().is_some_and(|frame| frame.kind == Kind::Ready), "{frame:?}");
+        child
+    }
+
+    /// What a child says after it has been told its variables.
+    pub(super) fn restored(&self, env: &[(&str, &str)]) -> (Option<Frame>, Runtime) {
+        let mut child = self.fork();
+        let env = BTreeMap::from_iter(env.iter().copied());
+        child.write(&restore(&RestoreMeta { env: &env }));
+        (child.receive(), child)
+    }
+}
+
+/// A request as the server sends it, without Landlock.
+pub(super) fn request(version: u8, namespaces: u8, numbers: &[i32]) -> Vec<u8> {
+    let mut bytes = vec![version, namespaces, 0, numbers.len() as u8];
+    bytes.extend([0; 4 + 5 * 8]);
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    bytes
+}

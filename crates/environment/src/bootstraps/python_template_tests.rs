@@ -1,0 +1,280 @@
+//! The Python bootstrap as a template, on every Python of this machine.
+
+use super::PYTHON_OPTIONS;
+use super::harness::{Package, Runtime};
+use super::park_harness::{NAMESPACES, REQUEST, Reply, Template, request};
+use super::python_tests::INTERPRETERS;
+use crate::frame::Kind;
+use serde_json::{Value, json};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+/// Starts a template of `files` on each interpreter.
+fn on_each(files: &[(&str, &str)], test: impl Fn(Template)) {
+    let package = Package::new(files);
+    for python in INTERPRETERS.iter() {
+        let command = [&[python.to_str().unwrap()], PYTHON_OPTIONS.as_slice()].concat();
+        test(Template::start(&command, false, &package, &[("PYTHONDONTWRITEBYTECODE", "1")]));
+    }
+}
+
+fn value(child: &mut Runtime, event: &str) -> Value {
+    let answer = child.invoke(event);
+    assert_eq!(answer.kind, Kind::Response, "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn children_answer_for_themselves() {
+    let code = "
+import os
+count = 0
+def handler(event, context):
+    global count
+    count += 1
+    print('said by', event)
+    return [event, count, os.environ.get('AWS_LAMBDA_LOG_STREAM_NAME'), context.log_stream_name, '_MARTLET_TEMPLATE' in os.environ]
+";
+    on_each(&[("app.py", code)], |template| {
+        let template = template.parked();
+        let mut one = template.child(&[("AWS_LAMBDA_LOG_STREAM_NAME", "one")]);
+        let mut two = template.child(&[("AWS_LAMBDA_LOG_STREAM_NAME", "two")]);
+        assert_eq!(value(&mut one, "1"), json!([1, 1, "one", "one", false]));
+        assert_eq!(value(&mut one, "2"), json!([2, 2, "one", "one", false]));
+        assert_eq!(value(&mut two, "3"), json!([3, 1, "two", "two", false]));
+        let mut one_log = one.finish_forked().concat();
+        one_log.retain(|c| c != '\n');
+        assert_eq!(one_log, "said by 1said by 2");
+        assert_eq!(two.finish_forked().concat().trim_end(), "said by 3");
+    });
+}
+
+#[test]
+fn nothing_random_is_the_same_in_two_children() {
+    let code = "
+import random, uuid, secrets, tempfile, ssl, os
+try:
+    import numpy.random
+except ImportError:
+    numpy = None
+random.random(), uuid.uuid4(), uuid.uuid1(), secrets.token_hex(), ssl.RAND_bytes(8), next(tempfile._get_candidate_names())
+def handler(event, context):
+    values = [random.random(), uuid.uuid4().hex, uuid.uuid1().hex, secrets.token_hex(8), ssl.RAND_bytes(8).hex(),
+              next(tempfile._get_candidate_names()), os.urandom(8).hex()]
+    if numpy:
+        values.append(float(numpy.random.random()))
+    return values
+";
+    on_each(&[("app.py", code)], |template| {
+        let template = template.parked();
+        let values: Vec<Value> = (0..3).map(|_| value(&mut template.child(&[]), "0")).collect();
+        for position in 0..values[0].as_array().unwrap().len() {
+            let unlike = |a: usize, b: usize| assert_ne!(values[a][position], values[b][position], "{position}");
+            unlike(0, 1);
+            unlike(1, 2);
+            unlike(0, 2);
+        }
+    });
+}
+
+const HOOKS: &str = "
+from snapshot_restore_py import register_before_snapshot, register_after_restore
+import os
+calls = []
+def note(name, more=''):
+    calls.append(name + more)
+register_before_snapshot(note, 'before 1')
+@register_before_snapshot
+def before():
+    note('before 2')
+register_after_restore(note, 'after 1', more='!')
+@register_after_restore
+def after():
+    note('after 2 ' + os.environ['NAME'])
+def handler(event, context):
+    return calls
+";
+
+#[test]
+fn hooks_run_around_the_fork_in_their_order() {
+    let expected = json!(["before 2", "before 1", "after 1!", "after 2 here"]);
+    // The real package's interface, as a function may bring it along.
+    let own_copy = super::PYTHON_HOOKS;
+    for files in [&[("app.py", HOOKS)][..], &[("app.py", HOOKS), ("snapshot_restore_py.py", own_copy)]] {
+        on_each(files, |template| {
+            let template = template.parked();
+            let mut child = template.child(&[("NAME", "here")]);
+            assert_eq!(value(&mut child, "0"), expected);
+        });
+    }
+}
+
+#[test]
+fn hooks_that_fail_are_told() {
+    let code = "
+import os
+from snapshot_restore_py import register_before_snapshot, register_after_restore
+def fail():
+    raise ValueError('not like this')
+(register_before_snapshot if os.environ['WHEN'] == 'before' else register_after_restore)(fail)
+handler = print
+";
+    let package = Package::new(&[("app.py", code)]);
+    for python in INTERPRETERS.iter() {
+        let command = [&[python.to_str().unwrap()], PYTHON_OPTIONS.as_slice()].concat();
+        let mut template = Template::start(&command, false, &package, &[("WHEN", "before")]);
+        let frame = template.runtime.receive().unwrap();
+        let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
+        assert_eq!((frame.kind, &meta["errorType"]), (Kind::InitError, &json!("Runtime.BeforeSnapshotError")));
+        let document: Value = serde_json::from_slice(&frame.payload).unwrap();
+        assert_eq!((&document["errorType"], &document["errorMessage"]), (&json!("ValueError"), &json!("not like this")));
+        assert_eq!(template.runtime.finish().0.code(), Some(64));
+
+        let template = Template::start(&command, false, &package, &[("WHEN", "after")]).parked();
+        for _ in 0..2 {
+            let (frame, child) = template.restored(&[]);
+            let frame = frame.unwrap();
+            let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
+            assert_eq!((frame.kind, &meta["errorType"]), (Kind::InitError, &json!("Runtime.AfterRestoreError")));
+            assert!(child.finish_forked().concat().contains("not like this"));
+        }
+    }
+}
+
+#[test]
+fn what_a_fork_would_break_is_said_and_served_all_the_same() {
+    let cases = [
+        ("import threading, time\nt = threading.Thread(target=time.sleep, args=(60,), daemon=True, name='poller')\nt.start()", "'poller'"),
+        ("import _thread, time\n_thread.start_new_thread(time.sleep, (60,))", "threads"),
+        ("import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 0))", "socket"),
+        ("import socket\nk = socket.socketpair()", "socket"),
+        ("import select\ne = select.epoll()", "event loop"),
+        ("import os\np = os.pipe()", "pipe"),
+        ("import subprocess\np = subprocess.Popen(['sleep', '60'], stdin=subprocess.DEVNULL)\nimport atexit\natexit.register(p.kill)", "processes"),
+        ("import tempfile\nf = tempfile.TemporaryFile()\nf.write(b'x')", "deleted"),
+    ];
+    for (code, reason) in cases {
+        let code = format!("{code}\ndef handler(event, context):\n    return event\n");
+        on_each(&[("app.py", &code)], |mut template| {
+            let why = template.unforkable();
+            assert!(why.contains(reason), "{why}");
+            assert_eq!(template.runtime.invoke("7").text(), "7");
+        });
+    }
+}
+
+#[test]
+fn an_open_file_has_a_position_of_its_own_in_each_child() {
+    let code = "
+import os
+file = open(os.path.join(os.environ['LAMBDA_TASK_ROOT'], 'data.txt'), buffering=1)
+raw = os.open(os.path.join(os.environ['LAMBDA_TASK_ROOT'], 'data.txt'), os.O_RDONLY)
+os.read(raw, 2)
+def handler(event, context):
+    return os.read(raw, event).decode()
+";
+    on_each(&[("app.py", code), ("data.txt", "abcdefgh")], |template| {
+        let template = template.parked();
+        let (mut one, mut two) = (template.child(&[]), template.child(&[]));
+        assert_eq!(value(&mut one, "3"), json!("cde"));
+        assert_eq!(value(&mut two, "1"), json!("c"));
+        assert_eq!(value(&mut one, "1"), json!("f"));
+    });
+}
+
+#[test]
+fn children_outlive_their_template() {
+    on_each(&[("app.py", "import os\ndef handler(event, context):\n    return [event, os.getpid()]")], |template| {
+        let mut template = template.parked();
+        let mut child = template.child(&[]);
+        let first = value(&mut child, "1");
+        template.runtime.kill();
+        let second = value(&mut child, "2");
+        assert_eq!((&second[0], &second[1]), (&json!(2), &first[1]));
+    });
+}
+
+#[test]
+fn a_template_ends_with_its_park_socket() {
+    on_each(&[("app.py", "handler = print")], |template| {
+        let Template { runtime, .. } = template.parked().closed();
+        assert_eq!(runtime.finish().0.code(), Some(0));
+    });
+}
+
+#[test]
+fn garbage_does_a_template_no_harm() {
+    on_each(&[("app.py", "def handler(event, context):\n    return event")], |template| {
+        let template = template.parked();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let null = null.as_fd();
+        let open = || std::fs::read_dir(format!("/proc/{}/fd", template.runtime.id())).unwrap().count();
+        let before = open();
+        let refused = Reply { status: -rustix::io::Errno::INVAL.raw_os_error(), step: REQUEST };
+        let mut wrong_length = request(1, 0, &[3]);
+        wrong_length.pop();
+        let cases: [(Vec<u8>, usize); 9] = [
+            (b"x".to_vec(), 0),
+            (vec![255; 5000], 40),
+            (request(2, 0, &[]), 0),
+            (request(1, 0, &[3]), 0),
+            (request(1, 0, &[]), 1),
+            (request(1, 0, &[3, 3]), 2),
+            (request(1, 0, &[5]), 1),
+            (request(1, 0, &[-1]), 1),
+            (wrong_length, 1),
+        ];
+        for (bytes, fds) in cases {
+            template.send(&bytes, &vec![null; fds]);
+            assert_eq!(template.reply(), refused, "{bytes:?}");
+        }
+        // No namespace: the helper finds out.
+        template.send(&request(1, 1, &[]), &[null]);
+        let reply = template.reply();
+        assert_eq!((reply.status < 0, reply.step), (true, NAMESPACES));
+        // Nothing has been left open, and it still works.
+        let mut child = template.child(&[]);
+        assert_eq!(child.invoke("5").text(), "5");
+        assert_eq!(open(), before);
+    });
+}
+
+/// Prints how long a fork takes, as the server sees it, beside a bare fork by the same interpreter:
+/// `cargo test -p martlet-environment --release -- --ignored --nocapture python_fork_latency`
+#[test]
+#[ignore = "a measurement"]
+fn python_fork_latency() {
+    let code = "
+import os, time, gc
+def floor(count=100):
+    times = []
+    for _ in range(count):
+        reader, writer = os.pipe()
+        begun = time.perf_counter()
+        pid = os.fork()
+        if not pid:
+            os.write(writer, b'x')
+            os._exit(0)
+        os.read(reader, 1)
+        times.append(time.perf_counter() - begun)
+        os.waitpid(pid, 0); os.close(reader); os.close(writer)
+    return sorted(times)[count // 2] * 1e6
+print('bare fork p50 %.0f us' % floor(), flush=True)
+def handler(event, context):
+    return event
+";
+    on_each(&[("app.py", code)], |template| {
+        let template = template.parked();
+        let mut times: Vec<Duration> = Vec::new();
+        for _ in 0..200 {
+            let begun = Instant::now();
+            let mut child = template.child(&[]);
+            child.invoke("1");
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        println!("fork to first answer: p50 {:?} p99 {:?}", times[100], times[198]);
+        let Template { runtime, .. } = template.closed();
+        println!("{}", runtime.finish().1.concat());
+    });
+}
