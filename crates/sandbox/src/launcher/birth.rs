@@ -10,6 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::cgroup::{Group, Limits};
 use crate::child::{self, Plan, Role};
 use crate::error::{At, Fault, Step};
+use crate::launcher::images::Used;
 use crate::launcher::midwife;
 use crate::launcher::root;
 use crate::launcher::workplace::{INNER_UID, Workplace};
@@ -25,6 +26,8 @@ pub(super) struct Born {
     pub(super) talk: OwnedFd,
     /// Read side of the ending pipe, for the server.
     pub(super) ending: OwnedFd,
+    /// What its `/tmp` is kept in, where that is on disk.
+    pub(super) image: Option<Used>,
 }
 
 /// A cgroup namespace is entered later, by the child, from inside its own cgroup.
@@ -51,11 +54,19 @@ pub(super) fn conceive(
     template: Option<&OwnedFd>,
 ) -> Result<Born, Fault> {
     let owner = workplace.owner(slot);
-    let tmp = match &mut workplace.images {
-        Some(images) => images.take(spec.tmp_bytes)?,
-        None => root::memory_tmp(spec.tmp_bytes)?,
+    let (tmp, image) = match &mut workplace.images {
+        Some(images) => {
+            let image = images.take(spec.tmp_bytes)?;
+            root::give(&image.mount, owner)?;
+            let (tmp, used) = image.hand_out()?;
+            (tmp, Some(used))
+        }
+        None => {
+            let tmp = root::memory_tmp(spec.tmp_bytes)?;
+            root::give(&tmp, owner)?;
+            (tmp, None)
+        }
     };
-    root::give(&tmp, owner)?;
     // A shell gets a copy of its template's root, in which it mounts its own `/tmp` itself.
     let (_root, tmp) = match template {
         Some(_) => (None, Some(tmp)),
@@ -92,7 +103,7 @@ pub(super) fn conceive(
             talk: childs_talk,
             ending: childs_ending,
         }),
-        Side::Parent { pid, pidfd } => Ok(Born { pid, pidfd, talk, ending }),
+        Side::Parent { pid, pidfd } => Ok(Born { pid, pidfd, talk, ending, image }),
     }
 }
 

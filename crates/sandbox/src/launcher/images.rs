@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, openat, seek, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, StatxFlags, fstatfs, openat, seek, statx, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsconfig_set_string, fsopen};
 
@@ -25,10 +25,60 @@ pub(super) struct Images {
     mkfs: PathBuf,
     /// A freshly made file system of each size that was asked for; without a name.
     templates: HashMap<u64, File>,
-    /// Mounted ahead of need, oldest first, with their sizes.
-    ready: VecDeque<(u64, OwnedFd)>,
+    /// Mounted ahead of need, oldest first.
+    ready: VecDeque<Image>,
     /// Size of the last one that was taken: the next is likely to be of the same.
     next: Option<u64>,
+}
+
+/// An empty file system.
+pub(super) struct Image {
+    /// Detached; to be mounted as somebody's `/tmp`.
+    pub(super) mount: OwnedFd,
+    size: u64,
+    device: PathBuf,
+}
+
+/// Keeps the file system of an image that was handed out, to see later whether anything was ever written.
+pub(super) struct Used {
+    root: OwnedFd,
+    size: u64,
+    device: PathBuf,
+    as_given: Traces,
+}
+
+/// Whatever is done in a file system leaves one of these different.
+#[derive(PartialEq, Eq)]
+struct Traces {
+    /// Of the root: set by the kernel to the moment of the last change to it, and by nobody else.
+    changed: (i64, u32),
+    free_inodes: u64,
+    free_blocks: u64,
+    mode: u16,
+}
+
+impl Image {
+    /// Separates what is handed out, with all that is to be done to it done, from what stays here.
+    pub(super) fn hand_out(self) -> Result<(OwnedFd, Used), Fault> {
+        let Self { mount, size, device } = self;
+        let root = mount.try_clone().at(Step::Tmp, "its image")?;
+        let as_given = Traces::of(&root).at(Step::Tmp, "its image")?;
+        Ok((mount, Used { root, size, device, as_given }))
+    }
+}
+
+impl Traces {
+    fn of(root: &OwnedFd) -> rustix::io::Result<Self> {
+        let wanted = StatxFlags::CTIME | StatxFlags::MODE;
+        let root_stat = statx(root, "", AtFlags::EMPTY_PATH, wanted)?;
+        let whole = fstatfs(root)?;
+        Ok(Self {
+            changed: (root_stat.stx_ctime.tv_sec, root_stat.stx_ctime.tv_nsec),
+            free_inodes: whole.f_ffree as u64,
+            free_blocks: whole.f_bfree as u64,
+            mode: root_stat.stx_mode,
+        })
+    }
 }
 
 /// Where distributions keep `mkfs.ext4`; the launcher has no search path.
@@ -41,9 +91,10 @@ const MKFS: [&str; 6] = [
     "/bin/mkfs.ext4",
 ];
 
-/// How many are kept ready of one size, and altogether.
+/// How many are made ahead of one size.
 const READY_OF_ONE_SIZE: usize = 2;
-const READY: usize = 4;
+/// How many may lie ready altogether, those that came back unused among them.
+const READY: usize = 64;
 
 /// Sizes remembered. Nobody uses so many; who asks for ever new ones pays for each.
 const TEMPLATES: usize = 32;
@@ -74,12 +125,25 @@ impl Images {
     }
 
     /// A new, empty file system in which `bytes` can be stored, detached.
-    pub(super) fn take(&mut self, bytes: u64) -> Result<OwnedFd, Fault> {
+    pub(super) fn take(&mut self, bytes: u64) -> Result<Image, Fault> {
         let size = image_size(bytes);
         self.next = Some(size);
-        match self.ready.iter().position(|(ready, _)| *ready == size).and_then(|at| self.ready.remove(at)) {
-            Some((_, mount)) => Ok(mount),
+        match self.ready.iter().position(|ready| ready.size == size).and_then(|at| self.ready.remove(at)) {
+            Some(image) => Ok(image),
             None => self.make(size),
+        }
+    }
+
+    /// Takes back what a sandbox held that is gone. Most functions never write to `/tmp`: such a file system is as good as
+    /// new. Any other is dropped, and the kernel frees it.
+    pub(super) fn give_back(&mut self, used: Used) {
+        if self.ready.len() >= READY || Traces::of(&used.root).ok().as_ref() != Some(&used.as_given) {
+            return;
+        }
+        // The file system is still the one that is mounted from this device, since `used` keeps it: this only makes a new
+        // mount of it.
+        if let Ok(mount) = mount(&used.device) {
+            self.ready.push_back(Image { mount, size: used.size, device: used.device });
         }
     }
 
@@ -91,12 +155,12 @@ impl Images {
     /// Makes one ahead of need. For moments when nobody waits: it takes some milliseconds, more on a busy machine.
     pub(super) fn restock(&mut self) {
         let Some(size) = self.next.take() else { return };
-        if self.ready.iter().filter(|(ready, _)| *ready == size).count() >= READY_OF_ONE_SIZE {
+        if self.ready.iter().filter(|ready| ready.size == size).count() >= READY_OF_ONE_SIZE {
             return;
         }
         // An error comes again, and is then told, when one is needed.
-        if let Ok(mount) = self.make(size) {
-            self.ready.push_back((size, mount));
+        if let Ok(image) = self.make(size) {
+            self.ready.push_back(image);
             self.next = Some(size);
         }
         if self.ready.len() > READY {
@@ -104,11 +168,12 @@ impl Images {
         }
     }
 
-    fn make(&mut self, size: u64) -> Result<OwnedFd, Fault> {
+    fn make(&mut self, size: u64) -> Result<Image, Fault> {
         let image = self.copy(size).at(Step::Tmp, "its image")?;
-        let device = attach(&image)?;
-        mount(&device.path).at(Step::Tmp, device.path.to_string_lossy())
+        let Device { path, _fd } = attach(&image)?;
+        let mount = mount(&path).at(Step::Tmp, path.to_string_lossy())?;
         // The device is let go of here: the mount holds it now.
+        Ok(Image { mount, size, device: path })
     }
 
     /// A sparse copy of the template of this size.

@@ -13,7 +13,7 @@ use crate::cgroup::{Group, Limits};
 use crate::error::{At, Fault, Step};
 use crate::launcher::birth::{self, Born};
 use crate::launcher::entrance::Entrance;
-use crate::launcher::images::Images;
+use crate::launcher::images::{Images, Used};
 use crate::launcher::workplace::Workplace;
 use crate::spec::{Invalid, SandboxSpec};
 use crate::wire::{self, Order, Part, Reply, Report, Request};
@@ -39,6 +39,7 @@ struct Living {
     pidfd: OwnedFd,
     talk: OwnedFd,
     group: Option<Group>,
+    image: Option<Used>,
     /// Until the server has it: the sandbox is still starting.
     ending: Option<OwnedFd>,
     /// Pid 1 is reaped, so nothing of it runs any more.
@@ -290,7 +291,7 @@ impl House {
         // From here on there is a process, which is watched and reaped like any other, whatever fails.
         let owner = own_slot.map(|slot| self.workplace.owner(slot));
         let released = birth::release(&born, owner, group.as_ref().map(|group| (group, &limits)));
-        let Born { pid, pidfd, talk, ending } = born;
+        let Born { pid, pidfd, talk, ending, image } = born;
         let living = Living {
             slot,
             role,
@@ -298,6 +299,7 @@ impl House {
             pidfd,
             talk,
             group,
+            image,
             ending: Some(ending),
             dead: false,
             released: false,
@@ -450,8 +452,11 @@ impl House {
     /// Frees what a sandbox held, once it is dead and nobody asks about it any more: its group tells usage until then.
     fn forget(&mut self, id: u64) {
         if self.living.get(&id).is_some_and(|living| living.dead && living.released)
-            && let Some(Living { slot, role, group, .. }) = self.living.remove(&id)
+            && let Some(Living { slot, role, group, image, .. }) = self.living.remove(&id)
         {
+            if let (Some(images), Some(image)) = (&mut self.workplace.images, image) {
+                images.give_back(image);
+            }
             let slot = (!matches!(role, Role::Shell { .. })).then_some(slot);
             self.leaving.push(Leaving { slot, group });
             self.patience = FIRST_PATIENCE;

@@ -95,6 +95,29 @@ pub fn disk_tmp_is_a_hard_limit_that_costs_no_memory() {
     assert_eq!(world.sh("ls -A /tmp; stat -c %a:%u /tmp").ok(), "700:993\n");
 }
 
+/// What was never written to is used again, and nothing else is.
+pub fn a_disk_tmp_is_new_for_each() {
+    let mut asked = options("new");
+    asked.tmp = TmpKind::Disk;
+    let world = World::with(asked);
+    let look = "import os; s = os.stat('/tmp'); print(oct(s.st_mode), s.st_uid, s.st_nlink, os.listdir('/tmp'), os.listxattr('/tmp'), os.statvfs('/tmp').f_bfree)";
+    let fresh = world.python(look).ok();
+    assert_eq!(world.python(look).ok(), fresh);
+    for trace in [
+        "open('/tmp/a', 'w').write('x' * 100000)",
+        "open('/tmp/a', 'w').close(); os.unlink('/tmp/a')",
+        "os.setxattr('/tmp', 'user.x', b'y')",
+        "os.chmod('/tmp', 0o777)",
+        "os.mkdir('/tmp/d'); os.utime('/tmp', (0, 0))",
+        "os.write(os.open('/tmp', os.O_TMPFILE | os.O_RDWR), b'z' * 100000)",
+    ] {
+        world.python(&format!("import os; {trace}")).ok();
+        for _ in 0..3 {
+            assert_eq!(world.python(look).ok(), fresh, "after {trace}");
+        }
+    }
+}
+
 pub fn memory_tmp_is_a_hard_limit() {
     let world = World::new("tmpfs");
     let mut asked = python(FILL);

@@ -47,7 +47,7 @@ fn tests() -> Vec<Test> {
             pid_1_keeps_its_memory_to_itself the_network_ends_at_loopback host_sockets_are_out_of_reach
             another_sandbox_is_out_of_reach the_kernel_is_masked the_root_stays_closed a_hostile_server_is_shown_nothing_else;
         limits: a_fork_bomb_is_bounded memory_ends_at_the_limit open_files_end_at_the_limit
-            disk_tmp_is_a_hard_limit_that_costs_no_memory memory_tmp_is_a_hard_limit cpu_is_proportional
+            disk_tmp_is_a_hard_limit_that_costs_no_memory a_disk_tmp_is_new_for_each memory_tmp_is_a_hard_limit cpu_is_proportional
             a_frozen_sandbox_stands_still a_frozen_sandbox_can_be_killed without_cgroups_data_is_limited
             without_cgroups_it_freezes_by_signal;
         copies: a_copy_stands_in_a_sandbox_of_its_own copies_outlive_their_template the_end_of_a_copy_is_told_as_it_was
