@@ -11,10 +11,13 @@ from harness import aws, lab
 from harness.aws import tail
 from harness.waiting import until
 
+# Who an environment is cannot be drawn by init code, which may have run once for all of them.
 ID = """
-import os, uuid
-MINE = uuid.uuid4().hex
+import uuid
+MINE = None
 def handler(event, context):
+    global MINE
+    MINE = MINE or uuid.uuid4().hex
     return MINE
 """
 
@@ -158,11 +161,10 @@ def test_killing_again_and_again(server, deploy, python):
 
 def test_an_environment_is_used_again_and_the_newest_first(deploy, python):
     function = deploy("""
-        import time, uuid
-        MINE = uuid.uuid4().hex
+        import time
         def handler(event, context):
             time.sleep(event.get("hold", 0))
-            return MINE
+            return context.log_stream_name
     """, python, Timeout=10)
     with ThreadPoolExecutor(3) as pool:
         three = set(pool.map(lambda _: function.call({"hold": 0.5}), range(3)))
