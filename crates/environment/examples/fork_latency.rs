@@ -1,10 +1,11 @@
 //! How long an environment takes to start: ordinarily, by a fork of a template, fifty forks at once, and, as the floor, a bare
 //! fork of the same initialised interpreter. Times are from the request to "ready", everything included.
 //!
-//!     cargo run --release -p martlet-environment --example fork_latency [-- PACKAGES [RUNS [PYTHON]]]
+//!     cargo run --release -p martlet-environment --example fork_latency [-- PACKAGES [RUNS [PYTHON [ONLY]]]]
 //!
 //! `PACKAGES` is a directory with numpy, pandas and boto3 for the runtime `PYTHON` in it (`python3.11`, say), as
-//! `pip install --target` makes it, or `-` for none. A file `fork_latency.py` is written into it.
+//! `pip install --target` makes it, or `-` for none. A file `fork_latency.py` is written into it. `ONLY` names
+//! the one function to measure: `light`, `heavy` or `node`.
 
 #[path = "../tests/sandboxed/world.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -59,6 +60,8 @@ fn main() {
     let packages = arguments.next().filter(|packages| packages != "-").map(PathBuf::from);
     let runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or(200);
     let python = arguments.next().unwrap_or_else(|| "python".to_owned());
+    let only = arguments.next();
+    let wanted = move |name: &str| only.as_ref().is_none_or(|only| only == name);
     let launcher = world::start_launcher().unwrap_or_else(|reason| panic!("{reason}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
@@ -66,9 +69,11 @@ fn main() {
         let world = World::new(&launcher);
         println!("{:<28}{:>10}{:>10}{:>10}   (ms, n = {runs})", "", "p50", "p90", "p99");
         if let Some(runtime) = world.runtime(&python) {
-            let deployment = world.deploy(Function::new(&runtime), &[("app.py", PYTHON)]);
-            measure(&world, "python", deployment, runs).await;
-            if let Some(packages) = packages {
+            if wanted("light") {
+                let deployment = world.deploy(Function::new(&runtime), &[("app.py", PYTHON)]);
+                measure(&world, "python", deployment, runs).await;
+            }
+            if let Some(packages) = packages.filter(|_| wanted("heavy")) {
                 let code =
                     format!("import numpy, pandas, boto3\nboto3.client('s3', region_name='x')\n{PYTHON}");
                 std::fs::write(packages.join("fork_latency.py"), code).expect("a file");
@@ -77,7 +82,7 @@ fn main() {
                 measure(&world, "python heavy", world.deploy_from(function, packages), runs).await;
             }
         }
-        if let Some(runtime) = world.runtime("nodejs") {
+        if let Some(runtime) = world.runtime("nodejs").filter(|_| wanted("node")) {
             let deployment = world.deploy(Function::new(&runtime), &[("app.js", NODE)]);
             measure(&world, "node", deployment, runs).await;
         }
