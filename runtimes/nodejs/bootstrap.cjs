@@ -460,7 +460,7 @@ async function becomeTemplate(template, { runBefore, runAfter }) {
   const unforkable = await template.obstacle();
   if (unforkable === undefined) {
     send(PARKED, 0);
-    if (await template.park(PARK_FD) < 0) process.exit(1);
+    if (template.park(PARK_FD) < 0) process.exit(1);
     Object.assign(environment, receive(RESTORE).meta.env);
     template.differ();
   } else {

@@ -118,11 +118,17 @@ class Template {
     return template;
   }
 
-  /** Why this process cannot be forked, in one sentence; undefined when it can. */
+  /** Why this process cannot be forked, in one sentence; undefined when it can. Nothing has run between the last look and
+   * the return. */
   async obstacle() {
     try {
-      return this.load() || await this.requests() || await this.running() ||
-        this.children() || this.opened() || this.written();
+      // What init code has put off comes first.
+      await pause();
+      const soon = this.load() || await this.requests() || await this.running();
+      if (soon) return soon;
+      // Out of the loop's handling of what it polls for, which a child begins anew.
+      await new Promise(setImmediate);
+      return this.busy() || this.children() || this.opened() || this.written();
     } catch (error) {
       return `looking for what a fork would break failed: ${error.message}`;
     }
@@ -140,7 +146,12 @@ class Template {
   }
 
   async requests() {
-    if (await holds(() => this.library.activeRequests() <= 0)) return undefined;
+    await holds(() => this.library.activeRequests() <= 0);
+    return this.busy();
+  }
+
+  busy() {
+    if (this.library.activeRequests() <= 0) return undefined;
     const kinds = process.getActiveResourcesInfo ? process.getActiveResourcesInfo().join(', ') : 'unknown';
     return `init code has left requests running, which a fork would lose (${kinds})`;
   }
@@ -188,12 +199,11 @@ class Template {
   }
 
   /** Returns 0 in each child, and a negative errno in this process when the server is out of reach. */
-  async park(socket) {
-    // Outside of the loop's handling of what it polls for, which a child begins anew.
-    await new Promise(setImmediate);
+  park(socket) {
     collectGarbage();
     const kept = this.library.keepHeap();
     if (kept < 0) return kept;
+    waitForSleep();
     const status = this.library.park(socket);
     if (status === 0) this.settle();
     return status;
@@ -201,18 +211,18 @@ class Template {
 
   /** The first steps of a child. */
   settle() {
-    const failed = this.library.loopFork();
-    if (failed) this.library.leave(70);
+    if (this.library.loopFork((again) => this.idle(again)) !== 0) this.library.leave(70);
     const pid = Number(fs.readlinkSync('/proc/self'));
     Object.defineProperty(process, 'pid', { value: pid, enumerable: true, configurable: true });
-    this.endProperly();
     require('module').syncBuiltinESMExports();
+    this.endProperly();
   }
 
   /** Every way out of a child must end it: Node's own would wait for threads of the platform, which a fork has lost. */
   endProperly() {
     const leave = (code) => this.library.leave(Number(code) || 0);
     process.reallyExit = leave;
+    // An error that nobody catches takes a way of its own, but comes by here.
     const last = (code) => {
       const all = process.rawListeners('exit');
       for (const later of all.slice(all.indexOf(last) + 1)) {
@@ -227,10 +237,31 @@ class Template {
     process.on('exit', last);
   }
 
+  /** The event loop has nothing left to do; `again` says that this was so after the listeners had been told, too. */
+  idle(again) {
+    try {
+      if (again) process.exit();
+      else process.emit('beforeExit', process.exitCode || 0);
+    } catch (error) {
+      // From here it would get lost.
+      setImmediate(() => { throw error; });
+    }
+  }
+
   /** Makes a child differ from its siblings in all that should be unique. */
   differ() {
     for (const seed of this.seeds) seed();
   }
+}
+
+/** Waits until no other thread is at work: what it holds would be held forever in a child. */
+function waitForSleep() {
+  const awake = (task) => {
+    const stat = fs.readFileSync(`/proc/self/task/${task}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2)[0] !== 'S';
+  };
+  const others = () => threads().filter((task) => Number(task) !== process.pid);
+  for (const end = Date.now() + PATIENCE_MS; others().some(awake) && Date.now() < end;);
 }
 
 /** What is garbage now would be copied by the first collection of each child. */

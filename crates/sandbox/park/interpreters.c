@@ -96,8 +96,20 @@ extern int napi_get_cb_info(napi_env, napi_callback_info, size_t *, napi_value *
 extern int napi_get_value_int32(napi_env, napi_value, int32_t *) __attribute__((weak));
 extern int napi_create_int32(napi_env, int32_t, napi_value *) __attribute__((weak));
 extern int napi_get_uv_event_loop(napi_env, struct uv_loop_s **) __attribute__((weak));
-extern int napi_add_env_cleanup_hook(napi_env, void (*)(void *), void *) __attribute__((weak));
+extern int napi_create_reference(napi_env, napi_value, uint32_t, void **) __attribute__((weak));
+extern int napi_get_reference_value(napi_env, void *, napi_value *) __attribute__((weak));
+extern int napi_open_handle_scope(napi_env, void **) __attribute__((weak));
+extern int napi_close_handle_scope(napi_env, void *) __attribute__((weak));
+extern int napi_get_global(napi_env, napi_value *) __attribute__((weak));
+extern int napi_make_callback(napi_env, void *, napi_value, napi_value, size_t, const napi_value *, napi_value *)
+    __attribute__((weak));
 extern int uv_loop_fork(struct uv_loop_s *) __attribute__((weak));
+extern int uv_loop_alive(const struct uv_loop_s *) __attribute__((weak));
+extern size_t uv_handle_size(int) __attribute__((weak));
+extern int uv_prepare_init(struct uv_loop_s *, void *) __attribute__((weak));
+extern int uv_prepare_start(void *, void (*)(void *)) __attribute__((weak));
+extern void uv_ref(void *) __attribute__((weak));
+extern void uv_unref(void *) __attribute__((weak));
 
 static napi_value node_status(napi_env env, int status) {
     napi_value value = NULL;
@@ -146,14 +158,67 @@ static void leave_at_end(void *unused) {
     martlet_leave(0);
 }
 
-/* To be called first thing in a child: the event loop's own descriptors are still those of the template. Also sees to it
-   that the interpreter does not outlive its end, should that ever be reached. */
+/*
+ * A child's event loop must never end: Node then waits for threads of its platform, to which V8 still hands work after
+ * every large garbage collection, and which a child does not have. So a handle keeps the loop alive, and looks, each time
+ * before the loop waits, whether it is the only one that does.
+ */
+static struct {
+    napi_env env;
+    struct uv_loop_s *loop;
+    /* Called with 0 when nothing else is left to do, and with 1 when that has not changed anything. */
+    void *callback;
+    char handle[512] __attribute__((aligned(16)));
+} idle;
+
+enum { UV_PREPARE = 9 };
+
+static int has_work(void) {
+    uv_unref(idle.handle);
+    int alive = uv_loop_alive(idle.loop);
+    uv_ref(idle.handle);
+    return alive;
+}
+
+static void tell_idle(int again) {
+    void *scope = NULL;
+    napi_value global = NULL, callback = NULL, argument = NULL, result = NULL;
+    if (napi_open_handle_scope(idle.env, &scope) != 0) martlet_leave(70);
+    if (napi_get_global(idle.env, &global) != 0 || napi_create_int32(idle.env, again, &argument) != 0 ||
+        napi_get_reference_value(idle.env, idle.callback, &callback) != 0)
+        martlet_leave(70);
+    (void)napi_make_callback(idle.env, NULL, global, callback, 1, &argument, &result);
+    (void)napi_close_handle_scope(idle.env, scope);
+}
+
+static void before_waiting(void *handle) {
+    (void)handle;
+    if (has_work()) return;
+    tell_idle(0);
+    if (has_work()) return;
+    tell_idle(1);
+}
+
+static int keep_loop(napi_env env, struct uv_loop_s *loop, napi_value callback) {
+    if (!uv_handle_size || uv_handle_size(UV_PREPARE) > sizeof idle.handle) return -ENOSYS;
+    idle.env = env;
+    idle.loop = loop;
+    if (napi_create_reference(env, callback, 1, &idle.callback) != 0) return -EINVAL;
+    int status = uv_prepare_init(loop, idle.handle);
+    return status ? status : uv_prepare_start(idle.handle, before_waiting);
+}
+
+/* loopFork(idle), to be called first thing in a child: the event loop's own descriptors are still those of the template.
+   From here on `idle` is called where the loop would have ended. */
 static napi_value node_loop_fork(napi_env env, napi_callback_info info) {
-    (void)info;
+    size_t count = 1;
+    napi_value callback = NULL;
     struct uv_loop_s *loop = NULL;
     if (!uv_loop_fork || napi_get_uv_event_loop(env, &loop) != 0) return node_status(env, -ENOSYS);
-    if (napi_add_env_cleanup_hook) (void)napi_add_env_cleanup_hook(env, leave_at_end, NULL);
-    return node_status(env, uv_loop_fork(loop));
+    if (napi_get_cb_info(env, info, &count, &callback, NULL, NULL) != 0 || count < 1)
+        return node_status(env, -EINVAL);
+    int status = uv_loop_fork(loop);
+    return node_status(env, status ? status : keep_loop(env, loop, callback));
 }
 
 EXPORT napi_value napi_register_module_v1(napi_env env, napi_value exports) {

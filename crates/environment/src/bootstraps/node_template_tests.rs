@@ -222,6 +222,26 @@ exports.handler = async () => {
 }
 
 #[test]
+fn the_end_of_the_event_loop_is_noticed_after_a_collection() {
+    let code = "
+exports.handler = (event, context, callback) => {
+  let kept = [];
+  for (let i = 0; i < 3e6; i++) { kept.push({ i, s: 'x' + i }); if (kept.length > 2e5) kept = []; }
+  if (event === 1) return;
+  setTimeout(() => { kept = 'later'; }, 5);
+  callback(null, { toJSON: () => kept });
+};
+";
+    on_each(&[("app.js", code)], |template| {
+        let template = template.parked();
+        let mut child = template.child(&[]);
+        assert_eq!(value(&mut child, "0"), json!("later"));
+        assert_eq!(value(&mut child, "1"), json!(null));
+        assert_eq!(value(&mut child, "2"), json!("later"));
+    });
+}
+
+#[test]
 fn every_way_out_of_a_child_ends_it() {
     let ways = [
         "process.exit(3)",
