@@ -14,6 +14,8 @@ INVOKE, RESTORE = 1, 2
 READY, INIT_ERROR, RESPONSE, ERROR, TOO_LARGE, PARKED = 16, 17, 18, 19, 20, 21
 RESPONSE_LIMIT = 6 * 1024 * 1024 + 100
 RECEIVE_BYTES = 64 * 1024
+TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
+TRACE_KEY = TRACE_VARIABLE.encode()
 
 NO_BREAK_SPACE = "\u00a0"
 # Since 3.12 the managed runtimes leave characters beyond ASCII as they are.
@@ -43,6 +45,8 @@ class Current:
     """What the event at hand is; read by log records of any thread."""
 
     request_id = None
+    # Whether the environment of child processes has a trace id.
+    trace_is_outside = False
 
 
 # --- Import path -----------------------------------------------------------------------------------------------------
@@ -307,6 +311,9 @@ class Attributes:
 class CognitoIdentity(Attributes):
     __slots__ = ["cognito_identity_id", "cognito_identity_pool_id"]
 
+    def __init__(self):
+        self.cognito_identity_id = self.cognito_identity_pool_id = None
+
 
 class Client(Attributes):
     __slots__ = ["installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name"]
@@ -324,22 +331,27 @@ class LambdaContext:
         "invoked_function_arn client_context identity tenant_id".split()
     )
 
+    # What stays the same for as long as the environment lives.
+    FIXED = (None,) * 5
+
     def __init__(self, meta):
-        environ = os.environ
         self.aws_request_id = meta["id"]
-        self.log_group_name = environ.get("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = environ.get("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-        self.function_version = environ.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.log_group_name, self.log_stream_name, self.function_name = self.FIXED[:3]
+        self.memory_limit_in_mb, self.function_version = self.FIXED[3:]
         self.invoked_function_arn = meta["arn"]
         self.tenant_id = None
         self.client_context = None
-        self.identity = CognitoIdentity({})
+        self.identity = CognitoIdentity()
         self._trace_fields = {}
         self._deadline = meta["deadline"]
         if meta.get("client"):
             self._read_client_context(meta["client"])
+
+    @classmethod
+    def fix(cls):
+        """Reads what the variables of this environment say."""
+        names = "LOG_GROUP_NAME LOG_STREAM_NAME FUNCTION_NAME FUNCTION_MEMORY_SIZE FUNCTION_VERSION".split()
+        cls.FIXED = tuple(os.environ.get("AWS_LAMBDA_" + name) for name in names)
 
     def _read_client_context(self, text):
         try:
@@ -379,6 +391,8 @@ KEYS = (str, int, float, type(None))
 
 def is_special(value):
     """True when Lambda's encoder treats some part differently than the standard one: named tuples and byte keys."""
+    if type(value) in PLAIN:
+        return False
     seen = set()
     pending = [value]
     while pending:
@@ -386,21 +400,21 @@ def is_special(value):
         kind = type(item)
         if kind in PLAIN:
             continue
-        if not isinstance(item, (dict, list, tuple)):
+        if kind is not dict and kind is not list:
             if callable(getattr(item, "_asdict", None)):
                 return True
-            continue
+            if not isinstance(item, (dict, list, tuple)):
+                continue
         if id(item) in seen:
             continue
         seen.add(id(item))
-        if callable(getattr(item, "_asdict", None)):
-            return True
         if isinstance(item, dict):
-            if any(type(key) is not str and isinstance(key, bytes) for key in item):
-                return True
-            pending.extend(item.values())
+            for key in item:
+                if type(key) is not str and isinstance(key, bytes):
+                    return True
+            pending += item.values()
         else:
-            pending.extend(item)
+            pending += item
     return False
 
 
@@ -418,29 +432,51 @@ def simplify(value):
     return value
 
 
-def encode(value):
-    """The result as JSON text. Decimals become numbers with all their digits, byte strings become text."""
-    marks = []
+class Encoder(json.JSONEncoder):
+    """Writes what the standard encoder does not know. Decimals become numbers with all their digits, byte strings text."""
 
-    def default(item):
+    mark = None
+
+    def default(self, item):
         if isinstance(item, bytes):
             return item.decode()
         decimal = sys.modules.get("decimal")
         if decimal and isinstance(item, decimal.Decimal):
             if item.is_nan():
                 return float("nan")
-            if not marks:
-                marks.append(os.urandom(12).hex())
+            if self.mark is None:
+                self.mark = os.urandom(12).hex()
             # The standard encoder cannot write a number it does not know; a marked string is unquoted afterwards.
-            return marks[0] + str(item) + marks[0]
+            return self.mark + str(item) + self.mark
         raise TypeError("Object of type %s is not JSON serializable" % type(item).__name__)
 
+
+ENCODER = Encoder(ensure_ascii=ENSURE_ASCII)
+
+
+def encode(value):
+    """The result as JSON text."""
     if is_special(value):
         value = simplify(value)
-    text = json.JSONEncoder(ensure_ascii=ENSURE_ASCII, default=default).encode(value)
-    if marks:
-        text = text.replace('"' + marks[0], "").replace(marks[0] + '"', "")
+    encoder = ENCODER
+    text = encoder.encode(value)
+    mark = encoder.mark
+    if mark is not None:
+        encoder.mark = None
+        text = text.replace('"' + mark, "").replace(mark + '"', "")
     return text
+
+
+# The decoder without the search for white space around the text, which there rarely is.
+SCAN = json.JSONDecoder().scan_once
+
+
+def parse(text):
+    try:
+        value, end = SCAN(text, 0)
+    except StopIteration:
+        return json.loads(text)
+    return value if end == len(text) else json.loads(text)
 
 
 def marshal(value):
@@ -456,8 +492,7 @@ def marshal(value):
 
 
 def send(kind, sequence=0, meta=b"", payload=b""):
-    head = bytes((kind, 0, 0, 0)) + sequence.to_bytes(4, "big")
-    head += len(meta).to_bytes(4, "big") + len(payload).to_bytes(4, "big") + meta
+    head = (kind << 120 | sequence << 64 | len(meta) << 32 | len(payload)).to_bytes(16, "big") + meta
     written = os.writev(CONTROL_FD, (head, payload)) if payload else os.write(CONTROL_FD, head)
     if written < len(head) + len(payload):
         rest = memoryview(head + payload)[written:]
@@ -473,8 +508,9 @@ def receive(kind=INVOKE):
         data = more and data + more
     if not data or data[0] != kind:
         os._exit(0)
-    start = 16 + int.from_bytes(data[8:12], "big")
-    total = start + int.from_bytes(data[12:16], "big")
+    numbers = int.from_bytes(data[4:16], "big")
+    start = 16 + (numbers >> 32 & 0xFFFFFFFF)
+    total = start + (numbers & 0xFFFFFFFF)
     if len(data) < total:
         filled = len(data)
         whole = bytearray(total)
@@ -487,7 +523,7 @@ def receive(kind=INVOKE):
             filled += count
         data = whole
     view = memoryview(data)
-    return int.from_bytes(data[4:8], "big"), json.loads(bytes(view[16:start])), view[start:]
+    return numbers >> 64, parse(str(view[16:start], "utf-8")), view[start:]
 
 
 def send_error(kind, sequence, document, error_type=None):
@@ -503,21 +539,41 @@ def send_error(kind, sequence, document, error_type=None):
 def handle(handler, meta, payload):
     context = LambdaContext(meta)
     try:
-        event = json.loads(str(payload, "utf-8"))
+        event = parse(str(payload, "utf-8"))
     except Exception as error:
         raise Fault("Runtime.UnmarshalError", "Unable to unmarshal input: %s" % error)
     return marshal(handler(event, context))
 
 
+def show_trace(trace):
+    """Sets the variable that tracers read. The C library never gives back a value that it was given, 150 bytes an event; so
+    child processes and native code see it only where somebody samples the trace."""
+    if "Sampled=1" in trace:
+        os.environ[TRACE_VARIABLE] = trace
+        Current.trace_is_outside = True
+        return
+    if Current.trace_is_outside:
+        os.environ.pop(TRACE_VARIABLE, None)
+        Current.trace_is_outside = False
+    try:
+        data = os.environ._data
+    except AttributeError:
+        # The function has put something else in its place.
+        os.environ[TRACE_VARIABLE] = trace
+        return
+    if trace:
+        data[TRACE_KEY] = trace.encode()
+    else:
+        data.pop(TRACE_KEY, None)
+
+
 def serve(handler):
     """Answers events for as long as the server sends them."""
+    LambdaContext.fix()
     while True:
         sequence, meta, payload = receive()
         Current.request_id = meta["id"]
-        if meta["trace"]:
-            os.environ["_X_AMZN_TRACE_ID"] = meta["trace"]
-        else:
-            os.environ.pop("_X_AMZN_TRACE_ID", None)
+        show_trace(meta["trace"])
         try:
             result = handle(handler, meta, payload)
         except Exception as error:
