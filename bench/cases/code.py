@@ -13,6 +13,9 @@ SECONDS_EACH = 0.1
 SLOW = f"import time\ndef handler(event, context):\n    time.sleep({SECONDS_EACH})\n"
 SLOW_NODE = f"export const handler = () => new Promise((done) => setTimeout(done, {SECONDS_EACH * 1000}));\n"
 
-# Who it is: the host finds its processes by the namespace of their pids.
-WHO = "import os\ndef handler(event, context):\n    return os.stat('/proc/self/ns/pid').st_ino\n"
-WHO_NODE = "import fs from 'node:fs';\nexport const handler = async () => fs.statSync('/proc/self/ns/pid').ino;\n"
+# Who it is: the host finds its processes by the namespace of their pids. The event says for how many seconds the call keeps its
+# environment for itself.
+WHO = "import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.stat('/proc/self/ns/pid').st_ino\n"
+WHO_NODE = ("""import fs from 'node:fs';
+export const handler = (seconds) => new Promise((done) => setTimeout(() => done(fs.statSync('/proc/self/ns/pid').ino), seconds * 1000));
+""")
