@@ -161,8 +161,8 @@ class Template {
     if (status < 0) return `a fork is refused: ${require('util').getSystemErrorName(status)}`;
     if (await holds(() => threads().length <= this.threads)) return undefined;
     const names = threads().map((task) => fs.readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim());
-    const count = names.length - this.threads;
-    return `init code or a library has started ${count} threads, which a fork would lose (${names.join(', ')})`;
+    const more = `${names.length - this.threads} more than Node's own`;
+    return `init code or a library has started threads, which a fork would lose (${more}: ${names.join(', ')})`;
   }
 
   children() {

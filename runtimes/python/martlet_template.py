@@ -10,6 +10,9 @@ import time
 # How long a library may take to end the threads that its fork handlers have told to end.
 PATIENCE = 0.05
 
+# Variables that keep libraries from starting threads which no function needs: a sandbox has no network to report to.
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+
 PRIVATE_FOLDERS = ("/tmp", "/dev/shm")
 OTHERS = {
     "anon_inode:[eventpoll]": "an event loop (epoll)",
@@ -27,6 +30,8 @@ class Template:
     def __init__(self):
         self.own = set(open_descriptors())
         self.empty = [folder for folder in PRIVATE_FOLDERS if os.path.isdir(folder) and not os.listdir(folder)]
+        for name, setting in QUIET.items():
+            os.environ.setdefault(name, setting)
         self.library = None
         # Number, path and flags of the files that are open; each child gets its own position in them.
         self.files = []
@@ -71,8 +76,10 @@ class Template:
         while len(os.listdir("/proc/self/task")) > 1:
             if time.monotonic() > deadline:
                 names = [read("/proc/self/task/%s/comm" % task) for task in os.listdir("/proc/self/task")]
-                count = len(names) - 1
-                return "a library has %d threads of its own, which a fork would lose: %s" % (count, ", ".join(names))
+                return "a library has started threads, which a fork would lose (%d more than the main one: %s)" % (
+                    len(names) - 1,
+                    ", ".join(names),
+                )
             os.sched_yield()
         return None
 
