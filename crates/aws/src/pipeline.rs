@@ -5,12 +5,13 @@
 
 mod applied;
 mod internal;
+mod randomness;
 mod record;
-mod request_ids;
 mod route;
 mod service;
 
 pub use internal::{INTERNAL_PREFIX, INTERNAL_SERVICE, Internal};
+pub use randomness::Randomness;
 pub use service::{Ctx, DEFAULT_BODY_LIMIT, Operation, Service, ServiceBuilder, ServiceError};
 
 use crate::heavy;
@@ -21,7 +22,6 @@ use martlet_gateway::{Admission, BodyFault, Door, Head};
 use martlet_identity::{AuthError, Authenticator, Caller, Claim, Payload, RequestHead};
 use martlet_model::{RequestId, Timestamp};
 use record::Record;
-use request_ids::RequestIds;
 use route::Target;
 use service::Built;
 use std::future::{Future, poll_fn};
@@ -40,7 +40,7 @@ pub struct Pipeline {
     services: Arc<[Service]>,
     internal: Arc<dyn Internal>,
     clock: Clock,
-    request_ids: RequestIds,
+    randomness: Arc<Randomness>,
 }
 
 /// What the first steps know about a request, for the later ones.
@@ -77,7 +77,7 @@ impl Pipeline {
             services: services.into(),
             internal,
             clock,
-            request_ids: RequestIds::new(),
+            randomness: Arc::new(Randomness::new()),
         }
     }
 
@@ -173,6 +173,7 @@ impl Pipeline {
                     request_id: ticket.request_id.clone(),
                     received: ticket.received,
                     peer,
+                    randomness: Arc::clone(&self.randomness),
                     headers: std::mem::take(&mut head.headers),
                 };
                 survive((built.handler)(ctx, input), built.operation.name).await
@@ -257,7 +258,7 @@ impl Door for Pipeline {
 
     fn admit(&self, head: &Head, peer: SocketAddr) -> Result<Admission<Ticket>, Response<Bytes>> {
         let (started, received) = (Instant::now(), (self.clock)());
-        let request_id = self.request_ids.next();
+        let request_id = self.randomness.request_id();
         match self.way(head, received) {
             Ok(way) => {
                 let body_limit = self.body_limit(&way);

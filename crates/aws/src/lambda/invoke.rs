@@ -104,19 +104,20 @@ fn trace_id(ctx: &Ctx) -> String {
     let given = ctx.header(TRACE_HEADER).filter(|header| {
         header.len() <= LONGEST_TRACE && header.contains("Root=") && !header.bytes().any(|byte| byte < b' ')
     });
-    given.map_or_else(|| new_trace(ctx.received), str::to_owned)
+    given.map_or_else(|| new_trace(ctx.received, ctx.randomness.take()), str::to_owned)
 }
 
-fn new_trace(now: Timestamp) -> String {
-    let mut random = [0_u8; 20];
-    // Without randomness traces look alike, which hurts nobody who invokes.
-    let _ = getrandom::fill(&mut random);
-    let mut trace = format!("Root=1-{:08x}-", now.0 / 1000);
+fn new_trace(now: Timestamp, random: [u8; 20]) -> String {
+    let mut trace = String::with_capacity(80);
+    // Writing into memory does not fail.
+    let _ = write!(trace, "Root=1-{:08x}-", now.0 / 1000);
     for (at, byte) in random.iter().enumerate() {
         if at == 12 {
             trace.push_str(";Parent=");
         }
-        let _ = write!(trace, "{byte:02x}");
+        for digit in [byte >> 4, byte & 15] {
+            trace.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
     }
     trace.push_str(";Sampled=0");
     trace

@@ -1,6 +1,7 @@
 //! A service: its model, and a table of the operations that are built.
 
 use super::applied::{Applied, UnknownMember};
+use super::randomness::Randomness;
 use crate::protocol::{ApiError, Binding, Input, Model, ModelError, Output, Router, Shaper};
 use http::HeaderMap;
 use martlet_identity::Principal;
@@ -26,6 +27,8 @@ pub struct Ctx {
     pub received: Timestamp,
     /// Who is at the other end of the connection.
     pub peer: SocketAddr,
+    /// Random bytes for ids.
+    pub randomness: Arc<Randomness>,
     /// All headers of the request, for what is no member of any operation (`X-Amzn-Trace-Id`).
     pub headers: HeaderMap,
 }
