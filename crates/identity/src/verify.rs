@@ -72,7 +72,7 @@ impl Authenticator {
         // The order is AWS's: what it tells first is told first here.
         let presented = Presented::read(head)?;
         let (date, life) = (presented.date()?, presented.life()?);
-        check_date(date, life, AmzDate::at(now))?;
+        check_date(date, life, now)?;
         check_signed_headers(&presented.signed_headers, head)?;
         presented.check_algorithm()?;
         let mut claim = Claim::new(&presented.credential, date)?;
@@ -158,8 +158,10 @@ fn check_local(head: &RequestHead<'_>) -> Result<(), AuthError> {
     if local { Ok(()) } else { Err(AuthError::ForeignHost(shorten(name))) }
 }
 
-fn check_date(date: AmzDate, life: Option<u64>, now: AmzDate) -> Result<(), AuthError> {
-    if date.seconds() > now.seconds() + WINDOW {
+fn check_date(date: AmzDate, life: Option<u64>, now: Timestamp) -> Result<(), AuthError> {
+    let seconds = now.0 / 1000;
+    if date.seconds() > seconds + WINDOW {
+        let now = AmzDate::at(now);
         return Err(AuthError::Invalid(format!(
             "Signature not yet current: {} is still later than {} ({} + 15 min.)",
             date.as_str(),
@@ -168,7 +170,8 @@ fn check_date(date: AmzDate, life: Option<u64>, now: AmzDate) -> Result<(), Auth
         )));
     }
     let life = life.unwrap_or(WINDOW);
-    if date.seconds() + life < now.seconds() {
+    if date.seconds() + life < seconds {
+        let now = AmzDate::at(now);
         let life_text =
             if life.is_multiple_of(60) { format!("{} min.", life / 60) } else { format!("{life} sec.") };
         return Err(AuthError::Invalid(format!(
