@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             uid_base: 1_900_000_000,
             uid_count: 64,
             tmp,
+            ahead: if std::env::var_os("AHEAD").is_some() { 2 } else { 0 },
         };
         let process = Launcher::start(options)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

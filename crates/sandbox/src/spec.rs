@@ -44,6 +44,9 @@ pub struct LauncherOptions {
     pub scratch_dir: PathBuf,
     /// Where `/tmp` of the sandboxes is kept.
     pub tmp: TmpKind,
+    /// How many sandboxes are kept made ahead, so that a launch has only to show its files in one and to run its program. Each
+    /// holds a uid.
+    pub ahead: u32,
 }
 
 /// A file or directory of the host that is visible in the sandbox, read-only, with everything mounted below it.

@@ -125,6 +125,8 @@ impl Control {
 pub(crate) enum Report {
     /// The program runs, or the shell can be entered. The listener comes with it where one was asked for.
     Running,
+    /// It stands, and waits to be told what it is for.
+    Stands,
     /// The main process of a forkable sandbox has ended; pid 1 stays.
     Ended,
     Failed(Fault),
@@ -136,6 +138,13 @@ pub(crate) enum Report {
 pub(crate) enum Order {
     /// User map and cgroups are in place.
     Go,
+    /// What a sandbox that was made ahead is for. Descriptors: the specification, a detached tree for each of `targets`, then
+    /// one for each of `numbers`, its number in the main process.
+    Serve {
+        forkable: bool,
+        targets: Vec<PathBuf>,
+        numbers: Vec<RawFd>,
+    },
     Stop,
     Continue,
     /// Kill the main process and its group; only where there is no cgroup to kill.

@@ -27,6 +27,7 @@ pub(crate) fn start_launcher() -> Result<LauncherProcess, String> {
         uid_count: 64,
         scratch_dir: std::env::temp_dir().join(format!("martlet-scratch-{}", std::process::id())),
         tmp: TmpKind::Memory,
+        ahead: 1,
     };
     Launcher::start(options).map_err(|error| error.to_string())
 }

@@ -98,6 +98,9 @@ fn flags((isolation, tmp): (Isolation, Tmp)) -> String {
     flags.join(" ")
 }
 
+/// Enough for two first calls at once; more are made as these are taken.
+const SANDBOXES_AHEAD: u32 = 2;
+
 fn options(config: &Config) -> LauncherOptions {
     LauncherOptions {
         isolation: of_sandbox(config.isolation),
@@ -106,6 +109,7 @@ fn options(config: &Config) -> LauncherOptions {
         uid_count: UID_COUNT,
         scratch_dir: config.data_dir.join("scratch"),
         tmp: tmp_of_sandbox(config.tmp),
+        ahead: SANDBOXES_AHEAD,
     }
 }
 

@@ -7,21 +7,25 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
+use crate::child::Role;
 use crate::child::program::Main;
-use crate::child::{Plan, Role};
 use crate::sys;
 use crate::wire::{self, Ending, Order, Report};
 
 /// Stays until the main process ends; its own end then takes everything else in the sandbox with it. That of a forkable
 /// one stays longer: the shells below would end with it, so the launcher decides.
-pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) -> ! {
-    let Plan { talk, ending, fds, doors, spec, role, .. } = plan;
-    drop((fds, doors, spec));
+pub(super) fn stay(
+    talk: &OwnedFd,
+    ending: OwnedFd,
+    main: Main,
+    role: Role,
+    listener: Option<TcpListener>,
+) -> ! {
     let mut ending = Some(ending);
     // Nobody waits for a missed signal: whatever has ended before this line is found by the first reaping.
     let Ok(children) = sys::child_signals() else { sys::exit_now(1) };
     let listeners: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
-    if wire::send(&talk, &Report::Running, &listeners).is_err() {
+    if wire::send(talk, &Report::Running, &listeners).is_err() {
         sys::exit_now(1);
     }
     drop(listener);
@@ -31,22 +35,22 @@ pub(super) fn stay(plan: Plan<'_>, main: Main, listener: Option<TcpListener>) ->
                 && let Some(ending) = ending.take()
             {
                 tell_end(ending, reaped.status);
-                if role != Role::Forkable || wire::send(&talk, &Report::Ended, &[]).is_err() {
+                if role != Role::Forkable || wire::send(talk, &Report::Ended, &[]).is_err() {
                     sys::exit_now(0);
                 }
             }
         }
-        let mut fds = [PollFd::new(&children, PollFlags::IN), PollFd::new(&talk, PollFlags::IN)];
+        let mut fds = [PollFd::new(&children, PollFlags::IN), PollFd::new(talk, PollFlags::IN)];
         // An interrupted wait only looks again.
         let _ = poll(&mut fds, None);
         let ordered = !fds[1].revents().is_empty();
         let _ = rustix::io::read(&children, &mut [0u8; 128][..]);
         if ordered {
-            match wire::receive_short(&talk, RecvFlags::DONTWAIT) {
+            match wire::receive_short(talk, RecvFlags::DONTWAIT) {
                 Ok(Some((Order::Stop, _))) => sys::signal_everyone_else(libc::SIGSTOP),
                 Ok(Some((Order::Continue, _))) => sys::signal_everyone_else(libc::SIGCONT),
                 Ok(Some((Order::End, _))) => sys::kill_group(main.pid),
-                Ok(Some((Order::Go, _))) => {}
+                Ok(Some((Order::Go | Order::Serve { .. }, _))) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 // The launcher is gone, and with it everything that was promised about this sandbox.
                 Ok(None) | Err(_) => sys::exit_now(1),

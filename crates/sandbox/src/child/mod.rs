@@ -30,10 +30,8 @@ use program::Main;
 /// What the child needs to know; all of it was copied with the launcher's memory.
 pub(crate) struct Plan<'a> {
     pub(crate) policy: &'a Policy,
-    pub(crate) role: Role,
-    pub(crate) spec: SandboxSpec,
-    /// With their numbers in the main process.
-    pub(crate) fds: Vec<(OwnedFd, RawFd)>,
+    /// None for a sandbox that is made ahead: it is told later.
+    pub(crate) task: Option<Task>,
     /// Of a shell: its `/tmp`, detached. Others have it in their root already.
     pub(crate) tmp: Option<OwnedFd>,
     /// Of the cgroups to enter.
@@ -42,6 +40,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) talk: OwnedFd,
     /// Where the end of the main process is written to.
     pub(crate) ending: OwnedFd,
+}
+
+/// What a sandbox is for.
+pub(crate) struct Task {
+    pub(crate) role: Role,
+    pub(crate) spec: SandboxSpec,
+    /// With their numbers in the main process.
+    pub(crate) fds: Vec<(OwnedFd, RawFd)>,
 }
 
 /// What becomes of a sandbox once it stands.
@@ -62,24 +68,33 @@ pub(crate) struct Policy {
     pub(crate) keeper: Filters,
     /// Version of Landlock to apply; 0 for none.
     pub(crate) landlock: u32,
+    /// Sandboxes may be forkable.
+    pub(crate) copies: bool,
     /// No cgroup limits memory: a limit of each process' data has to do.
     pub(crate) limit_data: bool,
 }
 
 /// Never returns: the calling process is the child of a fork and has nothing to return to.
 pub(crate) fn become_init(mut plan: Plan<'_>) -> ! {
-    let (main, listener) = match start(&mut plan) {
-        Ok(started) => started,
+    let started = start(&mut plan);
+    let Plan { talk, ending, .. } = plan;
+    match started {
+        Ok(Started { main, role, listener }) => init::stay(&talk, ending, main, role, listener),
         Err(fault) => {
             // A launcher that is gone needs no report.
-            let _ = wire::send(&plan.talk, &Report::Failed(fault), &[]);
+            let _ = wire::send(&talk, &Report::Failed(fault), &[]);
             sys::exit_now(1)
         }
-    };
-    init::stay(plan, main, listener)
+    }
 }
 
-fn start(plan: &mut Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
+struct Started {
+    main: Main,
+    role: Role,
+    listener: Option<TcpListener>,
+}
+
+fn start(plan: &mut Plan<'_>) -> Result<Started, Fault> {
     close_what_is_not_ours(plan)?;
 
     // The launcher now writes the user map and the limits.
@@ -91,7 +106,13 @@ fn start(plan: &mut Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
         rustix::io::write(door, b"0").at(Step::Attach, "its cgroups")?;
     }
 
-    // From here on no uid of the host's users is held. The capabilities stay: they are of the new user namespace.
+    sys::unshare(UnshareFlags::NEWCGROUP).at(Step::Namespaces, "cgroup namespace")?;
+    match plan.tmp.take() {
+        Some(tmp) => mounts::cover_root(&tmp)?,
+        None => mounts::enter_root(plan.policy.copies)?,
+    }
+
+    // Only the owner may walk to where the unmasked /proc was put. From here on no uid of the host's users is held. The capabilities stay: they are of the new user namespace.
     let (uid, gid) = (rustix::process::Uid::from_raw(INNER_UID), rustix::process::Gid::from_raw(INNER_UID));
     set_thread_res_gid(gid, gid, gid).at(Step::BecomeUser, "group")?;
     set_thread_res_uid(uid, uid, uid).at(Step::BecomeUser, "user")?;
@@ -103,17 +124,18 @@ fn start(plan: &mut Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
         sys::exit_now(1);
     }
 
-    sys::unshare(UnshareFlags::NEWCGROUP).at(Step::Namespaces, "cgroup namespace")?;
-    match plan.tmp.take() {
-        Some(tmp) => mounts::cover_root(&tmp)?,
-        None => mounts::enter_root(plan.role == Role::Forkable)?,
-    }
-    rustix::system::sethostname(plan.spec.hostname.as_bytes()).at(Step::Hostname, &plan.spec.hostname)?;
-    let listener = network(plan.spec.listen)?;
-    jail::resource_limits(&plan.spec, plan.policy.limit_data)?;
+    loopback()?;
+    let task = match plan.task.take() {
+        Some(task) => task,
+        None => await_task(&plan.talk)?,
+    };
+    let Task { role, spec, .. } = &task;
+    rustix::system::sethostname(spec.hostname.as_bytes()).at(Step::Hostname, &spec.hostname)?;
+    let listener = listen(spec.listen)?;
+    jail::resource_limits(spec, plan.policy.limit_data)?;
     jail::privileges()?;
     // The filter is the last: every step above needs a call that it takes away.
-    let filters = match plan.role {
+    let filters = match role {
         Role::Plain => {
             landlock::restrict(plan.policy.landlock)?;
             &plan.policy.plain
@@ -126,14 +148,37 @@ fn start(plan: &mut Plan<'_>) -> Result<(Main, Option<TcpListener>), Fault> {
         Role::Shell => &plan.policy.keeper,
     };
     filters.apply().at(Step::Seccomp, "filters")?;
-    let main = if plan.role == Role::Shell { Main::FIRST_COPY } else { program::spawn(plan)? };
-    Ok((main, listener))
+    let main = if *role == Role::Shell { Main::FIRST_COPY } else { program::spawn(&task)? };
+    Ok(Started { main, role: *role, listener })
+}
+
+/// Waits, in a sandbox that stands, to be told what it is for; then shows what was asked for in it.
+fn await_task(talk: &OwnedFd) -> Result<Task, Fault> {
+    wire::send(talk, &Report::Stands, &[]).at(Step::Request, "stands")?;
+    let (forkable, targets, numbers, fds) = loop {
+        match wire::receive::<Order>(talk, RecvFlags::empty()) {
+            Ok(Some((Order::Serve { forkable, targets, numbers }, fds))) => {
+                break (forkable, targets, numbers, fds);
+            }
+            Ok(Some(_)) => {}
+            // It was never needed.
+            Ok(None) | Err(_) => sys::exit_now(0),
+        }
+    };
+    let mut fds = fds.into_iter();
+    let unreadable = |error: &std::io::Error| Fault::step(Step::Request, "specification", error);
+    let spec = fds.next().ok_or_else(|| unreadable(&std::io::ErrorKind::InvalidData.into()))?;
+    let spec = wire::read_spec(spec).map_err(|error| unreadable(&error))?;
+    mounts::show(fds.by_ref().take(targets.len()).zip(&targets))?;
+    let role = if forkable { Role::Forkable } else { Role::Plain };
+    Ok(Task { role, spec, fds: fds.zip(numbers).collect() })
 }
 
 /// The copy of the launcher's descriptors: sockets, handles of other sandboxes. A server's socket left open here would also
 /// hide the launcher's end from the server.
 fn close_what_is_not_ours(plan: &Plan<'_>) -> Result<(), Fault> {
-    let mut ours: Vec<u32> = plan.fds.iter().map(|(fd, _)| fd.as_raw_fd() as u32).collect();
+    let given = plan.task.iter().flat_map(|task| &task.fds);
+    let mut ours: Vec<u32> = given.map(|(fd, _)| fd.as_raw_fd() as u32).collect();
     ours.extend(plan.tmp.iter().map(|tmp| tmp.as_raw_fd() as u32));
     ours.extend(plan.doors.iter().map(|door| door.as_raw_fd() as u32));
     ours.extend([plan.talk.as_raw_fd() as u32, plan.ending.as_raw_fd() as u32]);
@@ -155,11 +200,15 @@ fn launcher_is_gone(plan: &Plan<'_>) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
-/// Brings up loopback; binds the asked port, whose listener then works from outside of the namespace too.
-fn network(port: Option<u16>) -> Result<Option<TcpListener>, Fault> {
+/// Brings up the loopback interface.
+fn loopback() -> Result<(), Fault> {
     let socket =
         rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).at(Step::Loopback, "socket")?;
-    sys::loopback_up(&socket).at(Step::Loopback, "lo")?;
+    sys::loopback_up(&socket).at(Step::Loopback, "lo")
+}
+
+/// Binds the asked port, whose listener then works from outside of the namespace too.
+fn listen(port: Option<u16>) -> Result<Option<TcpListener>, Fault> {
     let Some(port) = port else { return Ok(None) };
     TcpListener::bind(("127.0.0.1", port)).map(Some).at(Step::Listen, format!("127.0.0.1:{port}"))
 }

@@ -1,8 +1,9 @@
 //! The mounts that only the sandbox itself can make: its `/proc`, and the change to its root.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, CWD, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, statat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
     fsmount, fsopen, move_mount, open_tree, unmount,
@@ -35,9 +36,9 @@ const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "asound", "driver", "scsi"];
 /// Settings that programs read but none here may write.
 const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
 
-/// Where a forkable sandbox keeps a second, unmasked view of `/proc`, below a directory that nobody inside may enter: the
-/// kernel lets a shell mount a `/proc` of its own only where it finds one with nothing over it.
-pub(crate) const HIDDEN_PROC: &str = "/dev/.proc";
+/// Where a sandbox keeps a second, unmasked view of `/proc`, below a directory that nobody inside may enter: the
+/// kernel lets a shell below it mount a `/proc` of its own only where it finds one with nothing over it.
+pub(crate) const HIDDEN_PROC: &str = "/dev/.proc/view";
 
 /// The working directory is the new root, as the launcher built it. Mounts `/proc` in it, makes it the root of this mount
 /// namespace and lets go of the host's.
@@ -76,6 +77,18 @@ pub(super) fn cover_root(tmp: &OwnedFd) -> Result<(), Fault> {
     mask(&proc)?;
     // Into what now covers the rest, were it the working directory of somebody.
     rustix::process::chdir("/").at(Step::Pivot, "/")
+}
+
+/// Mounts detached trees at their places, in this order, and makes the root read-only.
+pub(super) fn show<'a>(trees: impl Iterator<Item = (OwnedFd, &'a PathBuf)>) -> Result<(), Fault> {
+    for (tree, target) in trees {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&tree, "", CWD, target, flags).at(Step::Bind, target.to_string_lossy())?;
+    }
+    let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let root = root.at(Step::Root, "read-only root")?;
+    let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    sys::set_mount_attributes(&root, read_only, false).at(Step::Root, "read-only root")
 }
 
 fn mask(proc: &OwnedFd) -> Result<(), Fault> {

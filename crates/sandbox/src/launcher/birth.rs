@@ -1,18 +1,19 @@
 //! Making one sandbox: everything that the launcher does for it, in order, until its child goes on by itself.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cgroup::{Group, Limits};
-use crate::child::{self, Plan, Role};
+use crate::child::{self, Plan, Role, Task};
 use crate::error::{At, Fault, Step};
 use crate::launcher::images::Used;
 use crate::launcher::midwife;
-use crate::launcher::root;
+use crate::launcher::root::{self, NewRoot};
 use crate::launcher::workplace::{INNER_UID, Workplace};
 use crate::spec::SandboxSpec;
 use crate::sys::{self, Side};
@@ -54,28 +55,94 @@ pub(super) fn conceive(
     template: Option<&OwnedFd>,
 ) -> Result<Born, Fault> {
     let owner = workplace.owner(slot);
-    let (tmp, image) = match &mut workplace.images {
-        Some(images) => {
-            let image = images.take(spec.tmp_bytes)?;
-            root::give(&image.mount, owner)?;
-            let (tmp, used) = image.hand_out()?;
-            (tmp, Some(used))
-        }
-        None => {
-            let tmp = root::memory_tmp(spec.tmp_bytes)?;
-            root::give(&tmp, owner)?;
-            (tmp, None)
-        }
+    let (tmp, image) = tmp(workplace, owner, &spec)?;
+    own_pipes(&fds, owner)?;
+    let role = match template {
+        Some(_) => Role::Shell,
+        None if spec.forkable => Role::Forkable,
+        None => Role::Plain,
     };
     // A shell gets a copy of its template's root, in which it mounts its own `/tmp` itself.
     let (_root, tmp) = match template {
         Some(_) => (None, Some(tmp)),
         None => (Some(root::build(workplace, &spec, tmp)?), None),
     };
+    let born = bear(workplace, Some(Task { role, spec, fds }), tmp, group, template)?;
+    Ok(Born { image, ..born })
+}
 
-    for (fd, number) in &fds {
-        own_pipe(fd, owner).at(Step::Descriptors, number.to_string())?;
+/// The same for a sandbox that is told later what it is for, by [`assign`]; also returns its root.
+pub(super) fn conceive_ahead(
+    workplace: &mut Workplace,
+    group: Option<&Group>,
+) -> Result<(Born, NewRoot), Fault> {
+    let mut root = root::build_ahead(workplace)?;
+    let born = bear(workplace, None, None, group, None)?;
+    root.leave_bench();
+    Ok((born, root))
+}
+
+/// Tells a sandbox that stands what it is for, and gives it what it needs for that. Returns what its `/tmp` is kept in.
+pub(super) fn assign(
+    workplace: &mut Workplace,
+    slot: u32,
+    root: &NewRoot,
+    talk: &OwnedFd,
+    spec: &SandboxSpec,
+    fds: Vec<(OwnedFd, RawFd)>,
+) -> Result<Option<Used>, Fault> {
+    let owner = workplace.owner(slot);
+    let (tmp, image) = tmp(workplace, owner, spec)?;
+    own_pipes(&fds, owner)?;
+    let mut trees = vec![(PathBuf::from("/tmp"), tmp)];
+    trees.extend(root.show_later(&workplace.sources, spec)?);
+    let (targets, trees): (Vec<_>, Vec<_>) = trees.into_iter().unzip();
+    let (fds, numbers): (Vec<_>, Vec<_>) = fds.into_iter().unzip();
+    let text = wire::write_spec(spec).at(Step::Request, "specification")?;
+    let all: Vec<_> = std::iter::once(&text).chain(&trees).chain(&fds).map(AsFd::as_fd).collect();
+    let order = Order::Serve { forkable: spec.forkable, targets, numbers };
+    wire::send(talk, &order, &all).at(Step::Request, "specification")?;
+    Ok(image)
+}
+
+/// Whether a sandbox that was made ahead will do: nothing of what is asked for lies where the launcher cannot make a place
+/// for it any more, and all of it fits one message.
+pub(super) fn may_be_assigned(workplace: &Workplace, spec: &SandboxSpec, fds: usize) -> bool {
+    let targets: Vec<&Path> = spec.binds.iter().map(|bind| bind.target.as_path()).collect();
+    let within = |path: &Path| {
+        workplace.system.holds(path)
+            || targets.iter().any(|target| path != *target && path.starts_with(target))
+    };
+    fds + spec.binds.len() + 2 <= SandboxSpec::MAX_DESCRIPTORS
+        && !targets.iter().any(|target| within(target))
+        && !spec.files.iter().any(|(path, _)| within(Path::new(path)))
+}
+
+/// A new `/tmp`, the own one of `owner`.
+fn tmp(workplace: &mut Workplace, owner: u32, spec: &SandboxSpec) -> Result<(OwnedFd, Option<Used>), Fault> {
+    match &mut workplace.images {
+        Some(images) => {
+            let image = images.take(spec.tmp_bytes)?;
+            root::give(&image.mount, owner)?;
+            let (tmp, used) = image.hand_out()?;
+            Ok((tmp, Some(used)))
+        }
+        None => {
+            let tmp = root::memory_tmp(spec.tmp_bytes)?;
+            root::give(&tmp, owner)?;
+            Ok((tmp, None))
+        }
     }
+}
+
+/// Creates the child; its root, if it has one of its own, is the working directory.
+fn bear(
+    workplace: &Workplace,
+    task: Option<Task>,
+    tmp: Option<OwnedFd>,
+    group: Option<&Group>,
+    template: Option<&OwnedFd>,
+) -> Result<Born, Fault> {
     let flags = SocketFlags::CLOEXEC;
     let (talk, childs_talk) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).at(Step::Namespaces, "socket")?;
@@ -83,11 +150,6 @@ pub(super) fn conceive(
     rustix::io::ioctl_fionbio(&ending, true).at(Step::Namespaces, "pipe")?;
     let cradle = group.and_then(Group::cradle);
     let doors = group.map(Group::doors).transpose()?.unwrap_or_default();
-    let role = match template {
-        Some(_) => Role::Shell,
-        None if spec.forkable => Role::Forkable,
-        None => Role::Plain,
-    };
     let side = match template {
         Some(template) => midwife::clone_below(template, NAMESPACES as u64, cradle)?,
         None => sys::clone3(NAMESPACES as u64, cradle).at(Step::Namespaces, NAMED)?,
@@ -95,16 +157,18 @@ pub(super) fn conceive(
     match side {
         Side::Child => child::become_init(Plan {
             policy: &workplace.policy,
-            role,
-            spec,
-            fds,
+            task,
             tmp,
             doors,
             talk: childs_talk,
             ending: childs_ending,
         }),
-        Side::Parent { pid, pidfd } => Ok(Born { pid, pidfd, talk, ending, image }),
+        Side::Parent { pid, pidfd } => Ok(Born { pid, pidfd, talk, ending, image: None }),
     }
+}
+
+fn own_pipes(fds: &[(OwnedFd, RawFd)], owner: u32) -> Result<(), Fault> {
+    fds.iter().try_for_each(|(fd, number)| own_pipe(fd, owner).at(Step::Descriptors, number.to_string()))
 }
 
 /// A pipe belongs to who made it, and to open `/dev/stdout` again is to open the pipe: it is given to the sandbox's user.

@@ -14,6 +14,7 @@ use crate::error::{At, Fault, Step};
 use crate::launcher::birth::{self, Born};
 use crate::launcher::entrance::Entrance;
 use crate::launcher::images::{Images, Used};
+use crate::launcher::root::NewRoot;
 use crate::launcher::workplace::Workplace;
 use crate::spec::{Invalid, SandboxSpec};
 use crate::wire::{self, Order, Part, Reply, Report, Request};
@@ -26,6 +27,11 @@ pub(super) struct House {
     /// Places (uids) that nobody holds.
     free: Vec<u32>,
     leaving: Vec<Leaving>,
+    /// Sandboxes that are made ahead, standing or not yet.
+    made_ahead: u32,
+    /// Set by each launch, cleared when making one ahead fails.
+    ahead_wanted: bool,
+    next_ahead: u64,
     /// Until the next try to remove what is leaving.
     patience: Duration,
     open: bool,
@@ -60,6 +66,21 @@ enum Role {
     Shell {
         template: u64,
     },
+    /// Made ahead, for nothing yet; it `stands` once it waits to be told.
+    Ahead {
+        root: NewRoot,
+        stands: bool,
+    },
+}
+
+impl Role {
+    fn of(spec: &SandboxSpec) -> Self {
+        if spec.forkable {
+            Self::Template { spec: Box::new(spec.clone()), shells: 0, main_ended: false }
+        } else {
+            Self::Plain
+        }
+    }
 }
 
 impl Living {
@@ -103,6 +124,9 @@ impl About {
     }
 }
 
+/// Sandboxes that are made ahead have numbers from here on, which the server does not use.
+const FIRST_AHEAD: u64 = 1 << 60;
+
 /// Between two tries to remove a busy cgroup: at first, and at most.
 const FIRST_PATIENCE: Duration = Duration::from_millis(1);
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
@@ -122,6 +146,9 @@ impl House {
             living: HashMap::new(),
             free,
             leaving: Vec::new(),
+            made_ahead: 0,
+            ahead_wanted: true,
+            next_ahead: FIRST_AHEAD,
             patience: FIRST_PATIENCE,
             open: true,
         })
@@ -134,7 +161,8 @@ impl House {
 
     /// Waits for events and handles them.
     pub(super) fn turn(&mut self) -> io::Result<()> {
-        let restock = self.workplace.images.as_ref().is_some_and(Images::wants_restocking);
+        let ahead = self.ahead_wanted && self.made_ahead < self.workplace.options.ahead;
+        let restock = ahead || self.workplace.images.as_ref().is_some_and(Images::wants_restocking);
         let timeout = match (restock, self.leaving.is_empty()) {
             (true, _) => Some(Duration::ZERO),
             (false, false) => Some(self.patience),
@@ -142,7 +170,9 @@ impl House {
         };
         let quiet = self.wait(timeout)? == 0;
         self.see_off();
-        if quiet && let Some(images) = &mut self.workplace.images {
+        if quiet && ahead {
+            self.make_ahead();
+        } else if quiet && let Some(images) = &mut self.workplace.images {
             images.restock();
         }
         Ok(())
@@ -225,6 +255,7 @@ impl House {
         let spec = fds.next().ok_or_else(|| unreadable(&io::ErrorKind::InvalidData.into()))?;
         let spec = wire::read_spec(spec).map_err(|error| unreadable(&error))?;
         spec.validate().map_err(Fault::Invalid)?;
+        self.ahead_wanted = true;
         if spec.forkable && !self.workplace.in_force.can_fork() {
             return Err(Fault::Invalid(Invalid::new(
                 "forkable",
@@ -232,14 +263,78 @@ impl House {
             )));
         }
         let fds: Vec<_> = fds.zip(numbers.iter().copied()).collect();
+        if self.living.contains_key(&id) || id >= FIRST_AHEAD {
+            return Err(unreadable(&io::ErrorKind::AlreadyExists.into()));
+        }
+        if birth::may_be_assigned(&self.workplace, &spec, fds.len())
+            && let Some(ahead) = self.standing()
+        {
+            return self.assign(id, ahead, &spec, fds);
+        }
         let limit = self.workplace.options.uid_count;
         let slot = self.free.pop().ok_or(Fault::Full { limit })?;
-        let role = if spec.forkable {
-            Role::Template { spec: Box::new(spec.clone()), shells: 0, main_ended: false }
-        } else {
-            Role::Plain
+        let (role, limits) = (Role::of(&spec), Limits::of(&spec));
+        self.found(id, slot, None, Some(&limits), |workplace, group, _| {
+            let born = birth::conceive(workplace, slot, spec, fds, group, None)?;
+            Ok((born, role))
+        })
+    }
+
+    /// One that was made ahead and waits to be told what it is for.
+    fn standing(&self) -> Option<u64> {
+        let stands =
+            |living: &Living| matches!(living.role, Role::Ahead { stands: true, .. }) && !living.dead;
+        self.living.iter().find(|(_, living)| stands(living)).map(|(id, _)| *id)
+    }
+
+    /// Makes the sandbox `ahead`, which stands, the one that was asked for as `id`.
+    fn assign(
+        &mut self,
+        id: u64,
+        ahead: u64,
+        spec: &SandboxSpec,
+        fds: Vec<(OwnedFd, RawFd)>,
+    ) -> Result<(), Fault> {
+        let Some(mut living) = self.living.remove(&ahead) else { return Ok(()) };
+        let asked = std::mem::replace(&mut living.role, Role::of(spec));
+        let Role::Ahead { root, .. } = asked else { return Ok(()) };
+        let limited = living.group.as_ref().map_or(Ok(()), |group| group.limit(&Limits::of(spec)));
+        let assigned = limited
+            .and_then(|()| birth::assign(&mut self.workplace, living.slot, &root, &living.talk, spec, fds));
+        let renamed = epoll::modify(&self.events, &living.talk, About::Talk(id).pack(), EventFlags::IN)
+            .and_then(|()| epoll::modify(&self.events, &living.pidfd, About::End(id).pack(), EventFlags::IN))
+            .at(Step::Namespaces, "watch");
+        let image = renamed.and(assigned);
+        let fault = match image {
+            Ok(image) => {
+                living.image = image;
+                None
+            }
+            Err(fault) => Some(fault),
         };
-        self.found(id, slot, role, spec, fds)
+        self.living.insert(id, living);
+        self.made_ahead = self.made_ahead.saturating_sub(1);
+        if let Some(fault) = fault {
+            self.fail(id, fault);
+        }
+        Ok(())
+    }
+
+    /// Makes one ahead, unless there are enough. For moments when nobody waits.
+    fn make_ahead(&mut self) {
+        let Some(slot) = self.free.pop() else { return };
+        let id = self.next_ahead;
+        self.next_ahead += 1;
+        self.made_ahead += 1;
+        let made = self.found(id, slot, None, None, |workplace, group, _| {
+            let (born, root) = birth::conceive_ahead(workplace, group)?;
+            Ok((born, Role::Ahead { root, stands: false }))
+        });
+        if made.is_err() {
+            // It fails again, and is then told, for whoever asks.
+            self.made_ahead = self.made_ahead.saturating_sub(1);
+            self.ahead_wanted = false;
+        }
     }
 
     /// Makes an empty sandbox below a template that lives.
@@ -252,24 +347,27 @@ impl House {
         };
         let (slot, spec) = (*slot, SandboxSpec::clone(spec));
         *shells += 1;
-        let made = self.found(id, slot, Role::Shell { template }, spec, Vec::new());
+        let limits = Limits::of(&spec);
+        let made = self.found(id, slot, Some(template), Some(&limits), |workplace, group, template_pid_1| {
+            let born = birth::conceive(workplace, slot, spec, Vec::new(), group, template_pid_1)?;
+            Ok((born, Role::Shell { template }))
+        });
         if made.is_err() && !self.living.contains_key(&id) {
             self.lose_shell(template);
         }
         made
     }
 
-    /// Makes a sandbox and its group; on from here there is a process, whatever fails.
+    /// Makes a group and, by `make`, a sandbox in it, below `template` if one is given, whose place it then shares.
     fn found(
         &mut self,
         id: u64,
         slot: u32,
-        role: Role,
-        spec: SandboxSpec,
-        fds: Vec<(OwnedFd, RawFd)>,
+        template: Option<u64>,
+        limits: Option<&Limits>,
+        make: impl FnOnce(&mut Workplace, Option<&Group>, Option<&OwnedFd>) -> Result<(Born, Role), Fault>,
     ) -> Result<(), Fault> {
-        let own_slot = (!matches!(role, Role::Shell { .. })).then_some(slot);
-        let limits = Limits::of(&spec);
+        let own_slot = template.is_none().then_some(slot);
         let group = match self.workplace.cgroups.as_ref().map(|tree| tree.group(id)).transpose() {
             Ok(group) => group,
             Err(fault) => {
@@ -277,12 +375,9 @@ impl House {
                 return Err(fault);
             }
         };
-        let template = match role {
-            Role::Shell { template } => self.living.get(&template).map(|template| &template.pidfd),
-            Role::Plain | Role::Template { .. } => None,
-        };
-        let born = match birth::conceive(&mut self.workplace, slot, spec, fds, group.as_ref(), template) {
-            Ok(born) => born,
+        let above = template.and_then(|template| self.living.get(&template)).map(|template| &template.pidfd);
+        let (born, role) = match make(&mut self.workplace, group.as_ref(), above) {
+            Ok(made) => made,
             Err(fault) => {
                 self.leaving.push(Leaving { slot: own_slot, group });
                 return Err(fault);
@@ -290,7 +385,7 @@ impl House {
         };
         // From here on there is a process, which is watched and reaped like any other, whatever fails.
         let owner = own_slot.map(|slot| self.workplace.owner(slot));
-        let released = birth::release(&born, owner, group.as_ref().map(|group| (group, &limits)));
+        let released = birth::release(&born, owner, group.as_ref().zip(limits));
         let Born { pid, pidfd, talk, ending, image } = born;
         let living = Living {
             slot,
@@ -319,6 +414,11 @@ impl House {
         let starting = living.ending.is_some();
         match wire::receive::<Report>(&living.talk, RecvFlags::DONTWAIT) {
             Ok(Some((Report::Running, fds))) => self.introduce(id, &fds),
+            Ok(Some((Report::Stands, _))) => {
+                if let Role::Ahead { stands, .. } = &mut living.role {
+                    *stands = true;
+                }
+            }
             Ok(Some((Report::Ended, _))) => self.main_ended(id),
             Ok(Some((Report::Failed(fault), _))) => self.fail(id, fault),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -353,7 +453,7 @@ impl House {
         }
         let entrance = match living.role {
             Role::Shell { .. } => Entrance::open(living.pid, living.group.as_ref()),
-            Role::Plain | Role::Template { .. } => Ok(Entrance::default()),
+            Role::Plain | Role::Template { .. } | Role::Ahead { .. } => Ok(Entrance::default()),
         };
         let entrance = match entrance {
             Ok(entrance) => entrance,
@@ -370,11 +470,18 @@ impl House {
     }
 
     fn fail(&mut self, id: u64, fault: Fault) {
+        let mut ahead = false;
         if let Some(living) = self.living.get_mut(&id) {
             living.ending = None;
+            ahead = matches!(living.role, Role::Ahead { .. });
         }
         self.release(id);
-        self.reply(&Reply::Failed { id, fault });
+        if ahead {
+            self.made_ahead = self.made_ahead.saturating_sub(1);
+            self.ahead_wanted = false;
+        } else {
+            self.reply(&Reply::Failed { id, fault });
+        }
     }
 
     fn kill(&mut self, id: u64) {
@@ -429,7 +536,7 @@ impl House {
         let template = match living.role {
             // Its parent is the template's pid 1, which reaps it.
             Role::Shell { template } => Some(template),
-            Role::Plain | Role::Template { .. } => {
+            Role::Plain | Role::Template { .. } | Role::Ahead { .. } => {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
                 if let Err(errno) = waitid(WaitId::PidFd(living.pidfd.as_fd()), options) {
                     eprintln!("martlet launcher: could not reap sandbox {id}: {errno}");

@@ -23,7 +23,7 @@ use crate::error::{At, Fault, Step};
 use crate::launcher::scratch::Sources;
 use crate::launcher::system::{DEVICES, System, synthetic_files};
 use crate::launcher::workplace::Workplace;
-use crate::spec::SandboxSpec;
+use crate::spec::{Bind, SandboxSpec};
 use crate::sys;
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -31,18 +31,26 @@ const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc:
 const DEVICE: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 /// `/dev/shm`: enough for a semaphore or a queue between processes; bulk data belongs to `/tmp`.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+/// What a small file takes beyond its content.
+const PAGE: usize = 4096;
 
 /// Builds the root for `spec` with `tmp` (detached) as its `/tmp`, and makes it the working directory. The child must be born
 /// before what is returned is dropped.
 pub(super) fn build(workplace: &Workplace, spec: &SandboxSpec, tmp: OwnedFd) -> Result<NewRoot, Fault> {
-    let root = NewRoot::lay(&workplace.scratch.bench, spec)?;
-    root.furnish(&workplace.system)?;
-    if spec.forkable {
-        root.hide_place_for_proc().at(Step::Root, HIDDEN_PROC)?;
-    }
+    let content: usize = spec.files.iter().map(|(_, bytes)| bytes.len() + PAGE).sum();
+    let root = NewRoot::lay(&workplace.scratch.bench, content)?;
+    root.furnish(&workplace.system, workplace.policy.copies)?;
     root.attach(tmp, Path::new("/tmp")).at(Step::Tmp, "/tmp")?;
     root.show(&workplace.sources, spec)?;
     root.seal()?;
+    root.enter()?;
+    Ok(root)
+}
+
+/// The same without anything that only some sandboxes are asked to have; not sealed.
+pub(super) fn build_ahead(workplace: &Workplace) -> Result<NewRoot, Fault> {
+    let root = NewRoot::lay(&workplace.scratch.bench, SandboxSpec::MAX_FILES_BYTES)?;
+    root.furnish(&workplace.system, workplace.policy.copies)?;
     root.enter()?;
     Ok(root)
 }
@@ -67,22 +75,30 @@ pub(super) fn give(tmp: &OwnedFd, owner: u32) -> Result<(), Fault> {
 /// A root in the making, mounted on the bench; unmounted from there when dropped, which leaves the child's copy alone.
 pub(super) struct NewRoot {
     root: OwnedFd,
+    on_bench: bool,
 }
 
 impl NewRoot {
     /// Mounts an empty root on the bench.
-    pub(super) fn lay(bench: &OwnedFd, spec: &SandboxSpec) -> Result<Self, Fault> {
-        let content: usize = spec.files.iter().map(|(_, bytes)| bytes.len()).sum();
+    fn lay(bench: &OwnedFd, content: usize) -> Result<Self, Fault> {
         // Room for directories, mount points and our own small files; each takes a page at most.
-        let size = (content + spec.files.len() * 4096 + (4 << 20)).to_string();
+        let size = (content + (4 << 20)).to_string();
         let root = new_tmpfs(&[("mode", "755"), ("size", &size)]).at(Step::Root, "tmpfs")?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&root, "", bench, "", flags).at(Step::Root, "bench")?;
-        Ok(Self { root })
+        Ok(Self { root, on_bench: true })
+    }
+
+    /// Clears the bench for the next one. Files can still be put into this one, which its child sees at once.
+    pub(super) fn leave_bench(&mut self) {
+        if std::mem::take(&mut self.on_bench) {
+            let _ = rustix::process::fchdir(&self.root).and_then(|()| unmount(".", UnmountFlags::DETACH));
+            let _ = rustix::process::chdir("/");
+        }
     }
 
     /// What every sandbox has, but `/tmp` and what only the sandbox itself can mount (`/proc`).
-    pub(super) fn furnish(&self, system: &System) -> Result<(), Fault> {
+    fn furnish(&self, system: &System, copies: bool) -> Result<(), Fault> {
         for directory in ["/dev/shm", "/etc", "/opt", "/proc", "/tmp", "/var"] {
             self.directory(Path::new(directory)).at(Step::Root, directory)?;
         }
@@ -90,24 +106,45 @@ impl NewRoot {
             symlinkat(target, &self.root, relative(path)).at(Step::Root, path.to_string_lossy())?;
         }
         for path in &system.binds {
-            match self.bind(CWD, path, path, READ_ONLY, &path.to_string_lossy()) {
+            match self.bind(path, READ_ONLY) {
                 Err(Fault::Step { errno: libc::ENOENT, .. }) => {}
                 other => other?,
             }
+        }
+        if copies {
+            self.hide_place_for_proc().at(Step::Root, HIDDEN_PROC)?;
         }
         self.devices()
     }
 
     /// What this sandbox was asked to have.
-    pub(super) fn show(&self, sources: &Sources, spec: &SandboxSpec) -> Result<(), Fault> {
-        // Outer before inner, so that a bind never covers another one that was asked for too.
-        let mut binds: Vec<_> = spec.binds.iter().collect();
-        binds.sort_by_key(|bind| bind.target.components().count());
-        for bind in binds {
-            let noun = format!("{} as {}", bind.source.display(), bind.target.display());
-            let source = sources.find(&bind.source)?;
-            self.bind(&source, "", &bind.target, READ_ONLY, &noun)?;
+    fn show(&self, sources: &Sources, spec: &SandboxSpec) -> Result<(), Fault> {
+        for bind in outer_first(&spec.binds) {
+            let noun = noun(bind);
+            let tree = detached(sources.find(&bind.source)?, "", READ_ONLY, &noun)?;
+            self.mount(tree, &bind.target, &noun)?;
         }
+        self.write(spec)
+    }
+
+    /// The same for a child that stands already: what it has to mount itself, with the places made for it.
+    pub(super) fn show_later(
+        &self,
+        sources: &Sources,
+        spec: &SandboxSpec,
+    ) -> Result<Vec<(PathBuf, OwnedFd)>, Fault> {
+        let mut trees = Vec::with_capacity(spec.binds.len());
+        for bind in outer_first(&spec.binds) {
+            let noun = noun(bind);
+            let tree = detached(sources.find(&bind.source)?, "", READ_ONLY, &noun)?;
+            self.place_for(&tree, &bind.target).at(Step::Bind, &noun)?;
+            trees.push((bind.target.clone(), tree));
+        }
+        self.write(spec)?;
+        Ok(trees)
+    }
+
+    fn write(&self, spec: &SandboxSpec) -> Result<(), Fault> {
         for (path, content) in synthetic_files(&spec.hostname) {
             if !spec.files.iter().any(|(asked, _)| asked == path) {
                 self.file(Path::new(path), content.as_bytes()).at(Step::File, path)?;
@@ -119,16 +156,19 @@ impl NewRoot {
         Ok(())
     }
 
-    /// A directory that nobody inside may enter: it belongs to a user who does not exist there.
+    /// Below a directory that nobody inside may enter: it belongs to a user who does not exist there.
     fn hide_place_for_proc(&self) -> io::Result<()> {
-        let (parent, name) = split(Path::new(HIDDEN_PROC))?;
-        Ok(mkdirat(self.directory(parent)?, name, Mode::empty())?)
+        let place = Path::new(HIDDEN_PROC);
+        let (closed, _) = split(place)?;
+        let (parent, name) = split(closed)?;
+        mkdirat(self.directory(parent)?, name, Mode::RWXU)?;
+        self.directory(place).map(drop)
     }
 
     fn devices(&self) -> Result<(), Fault> {
         for name in DEVICES {
             let path = Path::new("/dev").join(name);
-            self.bind(CWD, &path, &path, DEVICE, &path.to_string_lossy())?;
+            self.bind(&path, DEVICE)?;
         }
         for (name, target) in [
             ("dev/fd", "/proc/self/fd"),
@@ -143,37 +183,29 @@ impl NewRoot {
     }
 
     /// From here on nothing can be added: the root itself becomes read-only.
-    pub(super) fn seal(&self) -> Result<(), Fault> {
+    fn seal(&self) -> Result<(), Fault> {
         sys::set_mount_attributes(&self.root, READ_ONLY, false).at(Step::Root, "read-only root")
     }
 
     /// Makes it the working directory. A child born now has its own copy of the root as its working directory, and so
     /// finds it without walking a path that its user may not walk.
-    pub(super) fn enter(&self) -> Result<(), Fault> {
+    fn enter(&self) -> Result<(), Fault> {
         rustix::process::fchdir(&self.root).at(Step::Root, "enter the root")
     }
 
-    /// Shows `path`, as seen from the directory `from`, at `target`; an empty `path` is `from` itself.
-    fn bind(
-        &self,
-        from: impl AsFd,
-        path: impl rustix::path::Arg,
-        target: &Path,
-        attributes: u64,
-        noun: &str,
-    ) -> Result<(), Fault> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_RECURSIVE
-            | OpenTreeFlags::AT_EMPTY_PATH;
-        let tree = open_tree(from, path, flags).at(Step::Bind, noun)?;
-        sys::set_mount_attributes(&tree, attributes, true).at(Step::Bind, noun)?;
-        let place = if is_directory(&tree).at(Step::Bind, noun)? {
-            self.directory(target)
-        } else {
-            self.empty_file(target)
-        };
-        attach_at(tree, place.at(Step::Bind, noun)?).at(Step::Bind, noun)
+    /// Shows `path` of the host at the same place.
+    fn bind(&self, path: &Path, attributes: u64) -> Result<(), Fault> {
+        let noun = path.to_string_lossy();
+        self.mount(detached(CWD, path, attributes, &noun)?, path, &noun)
+    }
+
+    fn mount(&self, tree: OwnedFd, target: &Path, noun: &str) -> Result<(), Fault> {
+        let place = self.place_for(&tree, target).at(Step::Bind, noun)?;
+        attach_at(tree, place).at(Step::Bind, noun)
+    }
+
+    fn place_for(&self, tree: &OwnedFd, target: &Path) -> io::Result<OwnedFd> {
+        if is_directory(tree)? { self.directory(target) } else { self.empty_file(target) }
     }
 
     fn attach(&self, tree: OwnedFd, target: &Path) -> io::Result<()> {
@@ -217,9 +249,35 @@ impl NewRoot {
 
 impl Drop for NewRoot {
     fn drop(&mut self) {
-        let _ = rustix::process::fchdir(&self.root).and_then(|()| unmount(".", UnmountFlags::DETACH));
-        let _ = rustix::process::chdir("/");
+        self.leave_bench();
     }
+}
+
+/// Outer before inner, so that a bind never covers another one that was asked for too.
+fn outer_first(binds: &[Bind]) -> Vec<&Bind> {
+    let mut binds: Vec<_> = binds.iter().collect();
+    binds.sort_by_key(|bind| bind.target.components().count());
+    binds
+}
+
+fn noun(bind: &Bind) -> String {
+    format!("{} as {}", bind.source.display(), bind.target.display())
+}
+
+/// A detached copy of what lies at `path`, as seen from the directory `from`; an empty `path` is `from` itself.
+fn detached(
+    from: impl AsFd,
+    path: impl rustix::path::Arg,
+    attributes: u64,
+    noun: &str,
+) -> Result<OwnedFd, Fault> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(from, path, flags).at(Step::Bind, noun)?;
+    sys::set_mount_attributes(&tree, attributes, true).at(Step::Bind, noun)?;
+    Ok(tree)
 }
 
 /// A detached tmpfs with the given options, `nosuid` and `nodev`.

@@ -63,6 +63,11 @@ impl System {
         );
         system
     }
+
+    /// Whether `path` lies inside of what every sandbox sees of the host, or is reached through one of the links.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        self.binds.iter().chain(self.links.iter().map(|(link, _)| link)).any(|place| path.starts_with(place))
+    }
 }
 
 /// The rest of `/etc`, made up: one ordinary user, local names only. `files` of a specification replace these.

@@ -96,6 +96,7 @@ impl Workplace {
             forkable: filters(Kind::Forkable)?,
             keeper: filters(Kind::Keeper)?,
             landlock: in_force.landlock_abi,
+            copies: in_force.can_fork(),
             limit_data,
         };
         Ok(Self { options, scratch, sources, policy, in_force, system: System::discover(), cgroups, images })

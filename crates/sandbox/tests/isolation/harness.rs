@@ -2,10 +2,15 @@
 //! starts a launcher, which must happen while this process has one thread), and the usual closing line.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
+
+/// How many sandboxes the launchers of the test at hand make ahead.
+pub static AHEAD: AtomicU32 = AtomicU32::new(0);
 
 pub struct Test {
     pub name: &'static str,
+    pub ahead: u32,
     pub need: Need,
     pub run: fn(),
 }
@@ -51,6 +56,7 @@ pub fn run(tests: &[Test]) {
             skipped += 1;
             continue;
         }
+        AHEAD.store(test.ahead, Ordering::Relaxed);
         match catch_unwind(AssertUnwindSafe(test.run)) {
             Ok(()) => {
                 println!("test {} ... ok", test.name);

@@ -27,9 +27,10 @@ fn main() {
 }
 
 macro_rules! tests {
-    ($need:expr; $($module:ident: $($name:ident)*;)*) => {
+    ($need:expr, $ahead:expr, $prefix:literal; $($module:ident: $($name:ident)*;)*) => {
         [$($(Test {
-            name: concat!(stringify!($module), "::", stringify!($name)),
+            name: concat!($prefix, stringify!($module), "::", stringify!($name)),
+            ahead: $ahead,
             need: $need,
             run: $module::$name,
         },)*)*]
@@ -37,7 +38,7 @@ macro_rules! tests {
 }
 
 fn tests() -> Vec<Test> {
-    let as_root = tests! { Need::Root;
+    let as_root = tests! { Need::Root, 0, "";
         ways: exit_codes_and_signals_arrive_exactly what_cannot_start_says_why the_environment_is_only_what_was_given
             descriptors_are_only_what_was_given output_can_be_reopened_by_name it_runs_as_one_ordinary_user
             host_paths_behind_closed_doors_can_be_shown binds_are_read_only_and_keep_their_order
@@ -58,8 +59,22 @@ fn tests() -> Vec<Test> {
             the_doctor_agrees_with_the_launcher;
         rootless: a_server_without_privileges_controls_its_sandboxes;
     };
-    let as_anybody = tests! { Need::Nothing;
+    // Whatever was made ahead must be no different.
+    let made_ahead = tests! { Need::Root, 2, "ahead::";
+        ways: exit_codes_and_signals_arrive_exactly the_environment_is_only_what_was_given
+            descriptors_are_only_what_was_given output_can_be_reopened_by_name it_runs_as_one_ordinary_user
+            host_paths_behind_closed_doors_can_be_shown binds_are_read_only_and_keep_their_order
+            files_replace_our_own a_listener_inside_is_served_from_outside interpreters_of_this_machine_run
+            a_full_house_refuses_by_name launches_side_by_side orphans_are_reaped;
+        attacks: host_processes_are_out_of_sight nothing_outside_tmp_can_be_written forbidden_calls_are_refused
+            pid_1_keeps_its_memory_to_itself host_sockets_are_out_of_reach another_sandbox_is_out_of_reach
+            the_kernel_is_masked the_root_stays_closed a_hostile_server_is_shown_nothing_else;
+        limits: a_fork_bomb_is_bounded memory_ends_at_the_limit open_files_end_at_the_limit;
+        copies: a_copy_stands_in_a_sandbox_of_its_own the_end_of_a_copy_is_told_as_it_was many_copies;
+        endings: shutdown_waits_for_the_launcher;
+    };
+    let as_anybody = tests! { Need::Nothing, 0, "";
         rootless: a_user_gets_the_same_isolation a_user_is_refused_what_needs_root;
     };
-    as_root.into_iter().chain(as_anybody).collect()
+    as_root.into_iter().chain(made_ahead).chain(as_anybody).collect()
 }

@@ -53,6 +53,7 @@ pub fn options(name: &str) -> LauncherOptions {
         uid_base: UID_BASE,
         uid_count: 16,
         tmp: TmpKind::Memory,
+        ahead: crate::harness::AHEAD.load(std::sync::atomic::Ordering::Relaxed),
     }
 }
 
