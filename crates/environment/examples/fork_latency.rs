@@ -1,5 +1,6 @@
 //! How long an environment takes to start: ordinarily, by a fork of a template, fifty forks at once, and, as the floor, a bare
-//! fork of the same initialised interpreter. Times are from the request to "ready", everything included.
+//! fork of the same initialised interpreter. Times are from the request to "ready", everything included. Then how long the
+//! first and the second event take of an environment that was forked ahead of need.
 //!
 //!     cargo run --release -p martlet-environment --example fork_latency [-- PACKAGES [RUNS [PYTHON [ONLY]]]]
 //!
@@ -104,17 +105,27 @@ async fn measure(world: &World, name: &str, deployment: Arc<Deployment>, runs: u
         Ok(Prepared::Template(template)) => Arc::new(template),
         other => return println!("{name} is not forked: {other:?}"),
     };
-    let (mut times, mut last) = (Vec::new(), None::<Environment>);
+    let (mut times, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
+    let mut last = None::<Environment>;
     for _ in 0..runs {
         if let Some(last) = last.take() {
             last.stop().await;
         }
         tokio::time::sleep(PAUSE).await;
         let begun = Instant::now();
-        last = Some(world.fork(&template).await);
+        let mut environment = world.fork(&template).await;
         times.push(begun.elapsed());
+        tokio::time::sleep(PAUSE).await;
+        for times in [&mut first, &mut second] {
+            let begun = Instant::now();
+            result(&mut environment, "0").await;
+            times.push(begun.elapsed());
+        }
+        last = Some(environment);
     }
     show(&format!("{name}: fork"), &mut times);
+    show(&format!("{name}: first event"), &mut first);
+    show(&format!("{name}: second event"), &mut second);
 
     let mut environment = last.expect("a run");
     let floor = result(&mut environment, runs.to_string()).await;
