@@ -262,7 +262,32 @@ def test_devices(attacker):
         result = [sorted(os.listdir("/dev")), made, opened]
     """)
     assert made == [] and opened == []
-    assert set(devices) <= {"null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "tty", "shm", "pts", "ptmx", "mqueue"}, devices
+    assert set(devices) <= {"null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "tty", "shm", "pts", "ptmx", "mqueue", ".proc"}, devices
+
+
+def test_the_view_of_proc_that_only_the_kernel_may_see(attacker):
+    """A sandbox that is forked into keeps one behind a closed door, since the kernel asks for it."""
+    assert attacker.run("""
+        import ctypes, os
+        libc = ctypes.CDLL(None, use_errno=True)
+        reached = []
+        door = "/dev/.proc"
+        for path in (door, door + "/view", door + "/view/1", door + "/view/sys", "/dev/fd/../../dev/.proc/view", "/proc/self/root/dev/.proc/view"):
+            for name, action in (("list", os.listdir), ("enter", os.chdir), ("open", lambda path: os.close(os.open(path, os.O_RDONLY))),
+                                 ("chmod", lambda path: os.chmod(path, 0o777)), ("rename", lambda path: os.rename(path, "/tmp/x")), ("rmdir", os.rmdir),
+                                 ("link", lambda path: os.stat(path + "/."))):
+                try:
+                    action(path)
+                    reached.append(f"{name} {path}")
+                except OSError:
+                    pass
+        number = libc.open(door.encode(), 0o10000000)
+        if number >= 0:
+            for name in (b"view", b".", b"view/1/environ"):
+                if libc.openat(number, name, os.O_RDONLY) >= 0:
+                    reached.append(f"openat {name}")
+        result = reached
+    """) == []
 
 
 def test_what_of_proc_and_sys_is_masked(attacker):
