@@ -396,7 +396,59 @@ mod tests {
         assert!(receive::<Request>(&other, RecvFlags::empty()).expect("end").is_none());
     }
 
+    /// What a reader makes of one datagram, through a real socket.
+    fn read<T: DeserializeOwned>(bytes: &[u8], fds: usize) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("pair");
+        let file = std::fs::File::open("/dev/null").expect("open");
+        let fds = vec![file.as_fd(); fds];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        sendmsg(&one, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).expect("send");
+        receive(&other, RecvFlags::DONTWAIT)
+    }
+
+    /// One of each, to be damaged.
+    fn messages() -> Vec<Vec<u8>> {
+        let requests = [
+            Request::Launch { id: 1, numbers: vec![0, 1, 7] },
+            Request::Shell { id: 2, template: 1 },
+            Request::Kill { id: 3 },
+            Request::Release { id: u64::MAX },
+            Request::Shutdown,
+        ];
+        let serve = Order::Serve { forkable: true, targets: vec!["/var/task".into()], numbers: vec![3] };
+        let fault = Fault::step(crate::error::Step::Exec, "x", &io::ErrorKind::NotFound.into());
+        let mut all: Vec<_> = requests.iter().map(|r| serde_json::to_vec(r).expect("json")).collect();
+        all.push(serde_json::to_vec(&serve).expect("json"));
+        all.push(serde_json::to_vec(&Report::Failed(fault)).expect("json"));
+        all
+    }
+
     proptest! {
+        #[test]
+        fn no_datagram_makes_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 1..300), fds in 0usize..4) {
+            let _ = read::<Request>(&bytes, fds);
+            let _ = read::<Reply>(&bytes, fds);
+            let _ = read::<Report>(&bytes, fds);
+            let _ = read::<Order>(&bytes, fds);
+        }
+
+        #[test]
+        fn a_damaged_message_is_refused_or_read(which in 0usize..7, at in 0usize..400, byte in any::<u8>()) {
+            let mut bytes = messages().swap_remove(which);
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = read::<Request>(&bytes, 1);
+            let _ = read::<Order>(&bytes, 1);
+            let _ = read::<Report>(&bytes, 1);
+            prop_assert!(read::<Request>(&bytes[..at.max(1)], 0).is_err(), "half a message is none");
+        }
+
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_spec(&bytes);
