@@ -95,6 +95,23 @@ function answerInterfaces() {
   });
 }
 
+/**
+ * A worker of a child ends through a way of its own: Node's would wait for threads that a child does not have. Returns what
+ * puts that into force.
+ */
+function watchWorkers() {
+  const workers = require('worker_threads');
+  let forked = false;
+  const watcher = ['--require', path.join(__dirname, 'worker.cjs')];
+  class Worker extends workers.Worker {
+    constructor(file, options = {}) {
+      super(file, forked ? { ...options, execArgv: [...(options.execArgv || []), ...watcher] } : options);
+    }
+  }
+  define(workers, 'Worker', Worker);
+  return () => { forked = true; };
+}
+
 function define(object, name, value) {
   Object.defineProperty(value, 'name', { value: name });
   Object.defineProperty(object, name, { value, writable: true, configurable: true, enumerable: object !== Math });
@@ -107,7 +124,7 @@ class Template {
   static async begin() {
     const template = new Template();
     const crypto = require('crypto');
-    template.seeds = [replaceMathRandom(crypto), replaceCachedRandom(crypto)];
+    template.steps = [replaceMathRandom(crypto), replaceCachedRandom(crypto), watchWorkers()];
     answerInterfaces();
     require('module').syncBuiltinESMExports();
     // The threads of libuv come with the first such request, and do no harm: a child gets its own.
@@ -248,9 +265,9 @@ class Template {
     }
   }
 
-  /** Makes a child differ from its siblings in all that should be unique. */
+  /** Makes a child differ from its siblings in all that should be unique, and from its template where it must. */
   differ() {
-    for (const seed of this.seeds) seed();
+    for (const step of this.steps) step();
   }
 }
 

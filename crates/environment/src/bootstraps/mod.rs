@@ -37,6 +37,7 @@ pub(crate) const NODE: &str = include_str!("../../../../runtimes/nodejs/bootstra
 const PYTHON_TEMPLATE: &str = include_str!("../../../../runtimes/python/martlet_template.py");
 const PYTHON_HOOKS: &str = include_str!("../../../../runtimes/python/snapshot_restore_py.py");
 const NODE_TEMPLATE: &str = include_str!("../../../../runtimes/nodejs/template.cjs");
+const NODE_WORKER: &str = include_str!("../../../../runtimes/nodejs/worker.cjs");
 
 /// Options of the Python interpreter: no user site directory, no site module (the bootstrap sets up the path by itself),
 /// output that is not held back.
@@ -47,7 +48,11 @@ pub(crate) const PYTHON_OPTIONS: [&str; 3] = ["-s", "-S", "-u"];
 pub(crate) fn companions(node: bool, template: bool) -> Vec<(&'static str, &'static [u8])> {
     let own: &[(&str, &[u8])] = match (node, template) {
         (true, false) => &[],
-        (true, true) => &[("template.cjs", NODE_TEMPLATE.as_bytes()), ("park.so", PARK_LIBRARY)],
+        (true, true) => &[
+            ("template.cjs", NODE_TEMPLATE.as_bytes()),
+            ("worker.cjs", NODE_WORKER.as_bytes()),
+            ("park.so", PARK_LIBRARY),
+        ],
         (false, false) => &[("snapshot_restore_py.py", PYTHON_HOOKS.as_bytes())],
         (false, true) => &[
             ("snapshot_restore_py.py", PYTHON_HOOKS.as_bytes()),
@@ -61,14 +66,16 @@ pub(crate) fn companions(node: bool, template: bool) -> Vec<(&'static str, &'sta
 /// Options of the Node interpreter: a heap that fits the function's memory, unless the function's own options
 /// (`NODE_OPTIONS`) set one. V8 would otherwise size it by the machine, and run out of memory before it collects.
 ///
-/// A template has no threads of V8: they would be missing in what is forked from it.
+/// In a template V8 does without threads where it can: they would be missing in what is forked from it. One is there all
+/// the same, since V8 hands out some work without asking, and Node waits for it; a size of 0 means as many as there are
+/// processors to some versions of Node, and to others none.
 pub(crate) fn node_options(memory_mb: u32, own_options: &str, template: bool) -> Vec<String> {
     let mut options = Vec::new();
     if !own_options.replace('_', "-").contains("--max-old-space-size") {
         options.push(format!("--max-old-space-size={}", memory_mb / 4 * 3));
     }
     if template {
-        options.extend(["--v8-pool-size=0", "--single-threaded"].map(str::to_owned));
+        options.extend(["--v8-pool-size=1", "--single-threaded"].map(str::to_owned));
     }
     options
 }

@@ -242,6 +242,26 @@ exports.handler = (event, context, callback) => {
 }
 
 #[test]
+fn workers_of_a_child_end() {
+    let code = r#"
+const { Worker } = require('worker_threads');
+const busy = 'let kept = []; for (let i = 0; i < 3e6; i++) { kept.push({ i }); if (kept.length > 2e5) kept = []; }';
+const work = `${busy} setTimeout(() => require('worker_threads').parentPort.postMessage(1), 20); process.exitCode = 4;`;
+exports.handler = async () => {
+  const worker = new Worker(work, { eval: true });
+  const heard = new Promise((resolve) => worker.on('message', resolve));
+  const ended = new Promise((resolve) => worker.on('exit', resolve));
+  const idle = new Worker("require('worker_threads').parentPort.on('message', () => {});" + busy, { eval: true });
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  return [await heard, await ended, await idle.terminate()];
+};
+"#;
+    on_each(&[("app.js", code)], |template| {
+        assert_eq!(value(&mut template.parked().child(&[]), "0"), json!([1, 4, 1]));
+    });
+}
+
+#[test]
 fn every_way_out_of_a_child_ends_it() {
     let ways = [
         "process.exit(3)",
