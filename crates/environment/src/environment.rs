@@ -455,7 +455,8 @@ impl Environment {
         if let Some(note) = ending.note(now) {
             self.journal.line(now, note);
         }
-        let usage = self.process.as_mut().map(Process::usage).unwrap_or_default();
+        let limit = u64::from(configuration.memory_mb) << 20;
+        let usage = self.process.as_mut().map(|process| process.usage(limit)).unwrap_or_default();
         let report = Report {
             request_id: id.as_str(),
             duration: finish.duration,

@@ -27,10 +27,18 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The program of a package that brings its own runtime.
 const ENTRYPOINT: &str = "/var/task/bootstrap";
+
+/// How old a look at the memory in use may be when an invocation ends.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How much the highest memory use may rise before the memory in use is looked at again, in bytes.
+const MEMORY_STEP: u64 = 1 << 20;
+/// The kernel kills for lack of memory only where less than this was left, in bytes: it takes memory in pieces of at most
+/// 2 MB, and keeps some ahead for each CPU.
+const OOM_ROOM: u64 = 16 << 20;
 
 /// What an environment runs.
 #[derive(Clone, Debug)]
@@ -95,8 +103,8 @@ pub(crate) struct Process {
     log: LogPipe,
     /// OOM kills before the event at hand: what was killed then has been survived.
     oom_kills_seen: u64,
-    /// As of the last look at the usage.
-    memory_bytes: Option<u64>,
+    /// The last look at all of the usage, and when that was.
+    looked: Option<(Instant, Usage)>,
     /// The runtime has closed its end, and only its exit is waited for.
     hung_up: bool,
 }
@@ -230,7 +238,7 @@ impl Process {
             transport,
             log,
             oom_kills_seen: 0,
-            memory_bytes: None,
+            looked: None,
             hung_up: false,
         }
     }
@@ -360,17 +368,30 @@ impl Process {
         self.log.drain(records);
     }
 
-    /// What has been used so far. OOM kills up to here are taken as survived.
-    pub(crate) fn usage(&mut self) -> Usage {
+    /// What has been used so far of at most `limit` bytes of memory. OOM kills up to here are taken as survived.
+    ///
+    /// Highest memory and cpu time are of this moment. The memory that is held now is looked at when the highest has moved
+    /// or a second has passed; so are OOM kills, unless there was too much room left for any.
+    pub(crate) fn usage(&mut self, limit: u64) -> Usage {
+        let now = Instant::now();
+        let work = self.sandbox.work();
+        if let Some((when, seen)) = &self.looked
+            && now.saturating_duration_since(*when) < LOOK_AGAIN
+            && work.memory_peak_bytes < seen.memory_peak_bytes + MEMORY_STEP
+            && work.memory_peak_bytes + OOM_ROOM < limit
+        {
+            return Usage { memory_bytes: seen.memory_bytes, oom_kills: seen.oom_kills, ..work };
+        }
         let usage = self.sandbox.usage();
         self.oom_kills_seen = usage.oom_kills;
-        self.memory_bytes = Some(usage.memory_bytes);
+        self.looked = Some((now, usage));
         usage
     }
 
-    /// Memory held when the last invocation ended, in bytes; before the first one, at this moment.
+    /// Memory held when the last invocation ended, in bytes, as [`Process::usage`] tells it; before the first one, at this
+    /// moment.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.unwrap_or_else(|| self.sandbox.usage().memory_bytes)
+        self.looked.map_or_else(|| self.sandbox.usage().memory_bytes, |(_, usage)| usage.memory_bytes)
     }
 
     /// Resolves when it has ended; may be held longer than the process.
