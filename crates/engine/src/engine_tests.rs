@@ -1,10 +1,13 @@
 use super::*;
 use bytes::Bytes;
+use martlet_model::Timestamp;
 use martlet_model::{
     AccountId, Code, Configuration, FunctionName, FunctionVersion, Region, RequestId, RuntimeName,
 };
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 
 /// A world whose environments echo the payload, and do what the payload says.
@@ -14,7 +17,13 @@ struct World {
     stopped: AtomicUsize,
     finished: AtomicUsize,
     frozen: AtomicUsize,
+    prepared: AtomicUsize,
+    forked: AtomicUsize,
     refuse_starts: bool,
+    /// Functions can be forked.
+    forks: bool,
+    /// The template that lives now: set to false, it ends.
+    template: Mutex<Option<Arc<watch::Sender<bool>>>>,
     /// Of each environment, in the order of their starts: set to false, it ends.
     alive: Mutex<Vec<Arc<watch::Sender<bool>>>>,
     /// "hold" events wait for a permit.
@@ -35,19 +44,82 @@ struct Fake {
 #[error("the world is full")]
 struct Full;
 
+impl Played {
+    fn environment(&self) -> Fake {
+        let number = self.0.started.fetch_add(1, Ordering::SeqCst);
+        let alive = Arc::new(watch::channel(true).0);
+        self.0.alive.lock().unwrap().push(Arc::clone(&alive));
+        Fake { world: Arc::clone(&self.0), number, event: None, alive }
+    }
+}
+
 impl Host for Played {
     type Environment = Fake;
+    type Template = FakeTemplate;
     type StartError = Full;
 
+    fn can_fork(&self, _: &Deployment) -> bool {
+        self.0.forks
+    }
+
     async fn start(&self, _: Arc<Deployment>) -> Result<Fake, Full> {
+        tokio::task::yield_now().await;
+        if self.0.refuse_starts { Err(Full) } else { Ok(self.environment()) }
+    }
+
+    async fn prepare(&self, _: Arc<Deployment>) -> Result<Prepared<FakeTemplate, Fake>, Full> {
         tokio::task::yield_now().await;
         if self.0.refuse_starts {
             return Err(Full);
         }
-        let number = self.0.started.fetch_add(1, Ordering::SeqCst);
+        self.0.prepared.fetch_add(1, Ordering::SeqCst);
         let alive = Arc::new(watch::channel(true).0);
-        self.0.alive.lock().unwrap().push(Arc::clone(&alive));
-        Ok(Fake { world: Arc::clone(&self.0), number, event: None, alive })
+        *self.0.template.lock().unwrap() = Some(Arc::clone(&alive));
+        Ok(Prepared::Template(FakeTemplate { world: Arc::clone(&self.0), alive }))
+    }
+
+    async fn fork(&self, template: Arc<FakeTemplate>) -> Result<Fake, Full> {
+        tokio::task::yield_now().await;
+        if !*template.alive.borrow() {
+            return Err(Full);
+        }
+        self.0.forked.fetch_add(1, Ordering::SeqCst);
+        Ok(self.environment())
+    }
+
+    fn is_template_gone(_: &Full) -> bool {
+        true
+    }
+}
+
+struct FakeTemplate {
+    world: Arc<World>,
+    alive: Arc<watch::Sender<bool>>,
+}
+
+impl Template for FakeTemplate {
+    fn memory_bytes(&self) -> u64 {
+        1 << 20
+    }
+
+    fn freeze(&self) {}
+
+    fn set_stock(&self, _: usize) {}
+
+    fn exited(&self) -> impl Future<Output = ()> + Send + 'static {
+        ended(&self.alive)
+    }
+
+    async fn stop(self: Arc<Self>) {
+        self.alive.send_replace(false);
+        self.world.stopped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn ended(alive: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut alive = alive.subscribe();
+    async move {
+        let _ = alive.wait_for(|alive| !alive).await;
     }
 }
 
@@ -85,10 +157,7 @@ impl ExecutionEnvironment for Fake {
     }
 
     fn exited(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut alive = self.alive.subscribe();
-        async move {
-            let _ = alive.wait_for(|alive| !alive).await;
-        }
+        ended(&self.alive)
     }
 
     async fn stop(self) {
@@ -139,7 +208,12 @@ fn event(payload: &str) -> Invocation {
 }
 
 fn options() -> EngineOptions {
-    EngineOptions { concurrency: 10, freeze_after: Duration::from_millis(1), ..EngineOptions::default() }
+    EngineOptions {
+        concurrency: 10,
+        freeze_after: Duration::from_millis(1),
+        spares: 0,
+        ..EngineOptions::default()
+    }
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -248,7 +322,8 @@ async fn a_new_revision_never_runs_on_an_old_environment() {
 #[tokio::test]
 async fn callers_over_the_limit_are_throttled_and_callers_in_line_can_leave() {
     let world = Played(Arc::new(World { gate: Some(Semaphore::new(0)), ..World::default() }));
-    let engine = Engine::new(world.clone(), EngineOptions { concurrency: 2, memory_bytes: 128 << 20, ..options() });
+    let engine =
+        Engine::new(world.clone(), EngineOptions { concurrency: 2, memory_bytes: 128 << 20, ..options() });
     let d = deployment("1");
     let call = |payload: &'static str| {
         let (engine, d) = (engine.clone(), Arc::clone(&d));
@@ -265,4 +340,72 @@ async fn callers_over_the_limit_are_throttled_and_callers_in_line_can_leave() {
     assert_eq!(engine.counts()[0].counts.waiting, 0);
     world.0.gate.as_ref().unwrap().add_permits(1);
     assert!(running.await.unwrap().is_ok());
+}
+
+fn forking() -> Played {
+    Played(Arc::new(World { forks: true, ..World::default() }))
+}
+
+async fn ran(engine: &Engine<Played>, deployment: &Arc<Deployment>, wanted: Wanted) -> (String, Start) {
+    let ran = engine.run(deployment, event("a"), wanted).await.unwrap();
+    (String::from_utf8(ran.completed.payload.to_vec()).unwrap(), ran.start)
+}
+
+#[tokio::test]
+async fn what_can_be_forked_is_prepared_once_and_forked_then() {
+    let world = forking();
+    let engine = Engine::new(world.clone(), options());
+    let d = deployment("1");
+    assert_eq!(ran(&engine, &d, Wanted::Any).await, ("0".into(), Start::Fork));
+    assert_eq!(ran(&engine, &d, Wanted::Any).await, ("0".into(), Start::Warm));
+    assert_eq!(ran(&engine, &d, Wanted::Cold(Start::Fork)).await, ("1".into(), Start::Fork));
+    assert_eq!(ran(&engine, &d, Wanted::Cold(Start::Ordinary)).await, ("2".into(), Start::Ordinary));
+    assert_eq!(ran(&engine, &d, Wanted::Any).await, ("0".into(), Start::Warm));
+    assert_eq!(world.0.prepared.load(Ordering::SeqCst), 1);
+    assert_eq!(world.0.forked.load(Ordering::SeqCst), 2);
+    assert!(engine.drain(Duration::from_secs(5)).await);
+    assert_eq!(world.0.stopped.load(Ordering::SeqCst), 4, "three environments and the template");
+}
+
+#[tokio::test]
+async fn a_caller_that_wants_a_spare_finds_the_next_one_ready() {
+    let engine = Engine::new(forking(), options());
+    let d = deployment("1");
+    assert_eq!(ran(&engine, &d, Wanted::Cold(Start::Spare)).await.1, Start::Spare);
+    until("the next spare is ready", || engine.counts().iter().any(|c| c.counts.idle == 1)).await;
+    assert_eq!(ran(&engine, &d, Wanted::Cold(Start::Spare)).await.1, Start::Spare);
+}
+
+#[tokio::test]
+async fn a_template_that_died_is_made_again_and_nobody_hears_of_it() {
+    let world = forking();
+    let engine = Engine::new(world.clone(), options());
+    let d = deployment("1");
+    answer(&engine, &d, "a").await;
+    let template = world.0.template.lock().unwrap().clone().unwrap();
+    template.send_replace(false);
+    assert_eq!(ran(&engine, &d, Wanted::Cold(Start::Fork)).await, ("1".into(), Start::Fork));
+    assert_eq!(world.0.prepared.load(Ordering::SeqCst), 2);
+    assert!(engine.drain(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn five_hundred_first_calls_are_no_stampede() {
+    let world = forking();
+    let engine =
+        Engine::new(world.clone(), EngineOptions { concurrency: 1000, memory_bytes: 1 << 40, ..options() });
+    let d = deployment("1");
+    let calls: Vec<_> = (0..500)
+        .map(|_| {
+            let (engine, d) = (engine.clone(), Arc::clone(&d));
+            tokio::spawn(async move { engine.invoke(&d, event("a")).await.map(drop) })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(world.0.prepared.load(Ordering::SeqCst), 1);
+    // Both take next to no time here, so this is no more than an order of magnitude.
+    assert!(world.0.forked.load(Ordering::SeqCst) <= 100, "{:?}", world.0.forked);
+    assert!(engine.drain(Duration::from_secs(5)).await);
 }

@@ -11,15 +11,67 @@ use std::sync::Arc;
 pub trait Host: Send + Sync + 'static {
     /// What it starts.
     type Environment: ExecutionEnvironment;
+    /// What it forks environments from.
+    type Template: Template;
     /// Why the platform could not start one. A function whose init code fails is no such error: its environment
     /// starts, and says so when it is used.
     type StartError: std::error::Error + Send + Sync + 'static;
+
+    /// Whether it makes sense to ask for a template at all. May be wrong: [`prepare`](Self::prepare) knows better.
+    fn can_fork(&self, deployment: &Deployment) -> bool;
 
     /// Starts an environment and resolves when its init phase is over.
     fn start(
         &self,
         deployment: Arc<Deployment>,
     ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send;
+
+    /// Runs the init phase once, and makes a template of what comes of it if that can be.
+    fn prepare(
+        &self,
+        deployment: Arc<Deployment>,
+    ) -> impl Future<Output = Result<Prepared<Self::Template, Self::Environment>, Self::StartError>> + Send;
+
+    /// Starts an environment by a fork of a template.
+    fn fork(
+        &self,
+        template: Arc<Self::Template>,
+    ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send;
+
+    /// Whether a fork failed because its template has ended: another template may do.
+    fn is_template_gone(error: &Self::StartError) -> bool;
+}
+
+/// What became of an init phase that was to make a template.
+#[derive(Debug)]
+pub enum Prepared<T, E> {
+    /// A template.
+    Template(T),
+    /// An ordinary environment.
+    Environment {
+        /// The environment, ready to be used.
+        environment: E,
+        /// The function cannot be forked. Otherwise it did not come to that: the next try may succeed.
+        unforkable: bool,
+    },
+}
+
+/// A process that has run a function's init code, from which environments are forked.
+pub trait Template: Send + Sync + 'static {
+    /// Memory it held when it was last measured, in bytes.
+    fn memory_bytes(&self) -> u64;
+
+    /// Stops its clock; the next fork starts it again.
+    fn freeze(&self);
+
+    /// Keeps so many shells ready to be forked into.
+    fn set_stock(&self, shells: usize);
+
+    /// Resolves when its process is gone, for whatever reason.
+    fn exited(&self) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Ends it; what was forked from it lives on. Resolves when nothing else of it is left.
+    fn stop(self: Arc<Self>) -> impl Future<Output = ()> + Send;
 }
 
 /// One environment. It is owned by whoever uses it, and takes one event at a time.
@@ -46,13 +98,60 @@ pub trait ExecutionEnvironment: Send + 'static {
 
 impl Host for Arc<martlet_environment::Host> {
     type Environment = martlet_environment::Environment;
+    type Template = martlet_environment::Template;
     type StartError = martlet_environment::StartError;
+
+    fn can_fork(&self, deployment: &Deployment) -> bool {
+        martlet_environment::Host::can_fork(self, deployment).is_ok()
+    }
 
     fn start(
         &self,
         deployment: Arc<Deployment>,
     ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send {
         martlet_environment::Host::start(self, deployment)
+    }
+
+    async fn prepare(
+        &self,
+        deployment: Arc<Deployment>,
+    ) -> Result<Prepared<Self::Template, Self::Environment>, Self::StartError> {
+        Ok(match martlet_environment::Host::prepare(self, deployment).await? {
+            martlet_environment::Prepared::Template(template) => Prepared::Template(template),
+            martlet_environment::Prepared::Environment { environment, unforkable } => {
+                Prepared::Environment { environment, unforkable: unforkable.is_some() }
+            }
+        })
+    }
+
+    async fn fork(&self, template: Arc<Self::Template>) -> Result<Self::Environment, Self::StartError> {
+        martlet_environment::Host::fork(self, &template).await
+    }
+
+    fn is_template_gone(error: &Self::StartError) -> bool {
+        matches!(error, martlet_environment::StartError::TemplateGone)
+    }
+}
+
+impl Template for martlet_environment::Template {
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes()
+    }
+
+    fn freeze(&self) {
+        self.freeze();
+    }
+
+    fn set_stock(&self, shells: usize) {
+        self.set_stock(shells);
+    }
+
+    fn exited(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.exited()
+    }
+
+    async fn stop(self: Arc<Self>) {
+        martlet_environment::Template::stop(&self).await;
     }
 }
 

@@ -1,0 +1,400 @@
+//! What the scheduler decides, carried out: the only place that changes its state, and the tasks of starts and stops.
+
+use crate::host::{ExecutionEnvironment, Host, Prepared, Template};
+use crate::scheduler::{
+    Action, EnvironmentId, Moment, Refusal, Scheduler, StartId, TemplateId, Ticket, VersionId,
+};
+use crate::warm::{Busy, Handed};
+use crate::{EngineOptions, Rejected};
+use martlet_environment::Deployment;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::{Notify, oneshot};
+
+pub(crate) struct Shared<H: Host> {
+    pub(crate) host: H,
+    pub(crate) options: EngineOptions,
+    epoch: Instant,
+    state: Mutex<State<H>>,
+    /// Wakes the keeper when there is something to look at earlier than planned.
+    pub(crate) earlier: Notify,
+    /// Wakes whoever waits for the end of the last environment.
+    pub(crate) ended: Notify,
+}
+
+pub(crate) struct State<H: Host> {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) known: HashMap<Key, VersionId>,
+    pub(crate) deployments: HashMap<VersionId, Arc<Deployment>>,
+    /// Environments that nobody uses, by their place.
+    parked: Vec<Parked<H>>,
+    templates: HashMap<TemplateId, Arc<H::Template>>,
+    pub(crate) line: HashMap<Ticket, oneshot::Sender<Handed<H>>>,
+    /// Environments and templates whose shutdown phase is under way.
+    stopping: usize,
+    /// When the keeper looks again by itself.
+    pub(crate) keeper_wakes: Option<Moment>,
+    /// Room for the scheduler's answers, kept for the next time.
+    pub(crate) actions: Vec<Action>,
+}
+
+/// One place for an environment.
+struct Parked<H: Host> {
+    environment: Option<H::Environment>,
+    /// The environment of this place whose end a task waits for.
+    watched: Option<EnvironmentId>,
+}
+
+/// One revision of one function version. A new revision is another key, so it never meets a stale environment.
+#[derive(Clone)]
+pub(crate) struct Key(pub(crate) Arc<Deployment>);
+
+impl Key {
+    pub(crate) fn new(deployment: &Arc<Deployment>) -> Self {
+        Self(Arc::clone(deployment))
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0.version, &other.0.version);
+        Arc::ptr_eq(&self.0, &other.0)
+            || (a.revision == b.revision && a.version == b.version && a.function == b.function)
+    }
+}
+
+impl Eq for Key {}
+
+impl std::hash::Hash for Key {
+    fn hash<S: std::hash::Hasher>(&self, state: &mut S) {
+        self.0.version.function.name.hash(state);
+        self.0.version.revision.hash(state);
+    }
+}
+
+impl<H: Host> State<H> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.scheduler.environments() == 0 && self.templates.is_empty() && self.stopping == 0
+    }
+
+    pub(crate) fn take_parked(&mut self, id: EnvironmentId) -> Option<H::Environment> {
+        self.parked.get_mut(id.place())?.environment.take()
+    }
+
+    pub(crate) fn park(&mut self, id: EnvironmentId, environment: H::Environment) {
+        self.place(id).environment = Some(environment);
+    }
+
+    fn place(&mut self, id: EnvironmentId) -> &mut Parked<H> {
+        if self.parked.len() <= id.place() {
+            self.parked.resize_with(id.place() + 1, || Parked { environment: None, watched: None });
+        }
+        &mut self.parked[id.place()]
+    }
+}
+
+impl<H: Host> Shared<H> {
+    pub(crate) fn new(host: H, options: EngineOptions) -> Self {
+        Self {
+            host,
+            options,
+            epoch: Instant::now(),
+            state: Mutex::new(State {
+                scheduler: Scheduler::new(options),
+                known: HashMap::new(),
+                deployments: HashMap::new(),
+                parked: vec![],
+                templates: HashMap::new(),
+                line: HashMap::new(),
+                stopping: 0,
+                keeper_wakes: None,
+                actions: vec![],
+            }),
+            earlier: Notify::new(),
+            ended: Notify::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<H>> {
+        // A panic elsewhere must not end every other invocation with it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scheduler's time: monotonic, counted from the engine's start.
+    pub(crate) fn now(&self) -> Moment {
+        Moment(self.epoch.elapsed().as_micros() as u64)
+    }
+
+    /// A version is called for the first time.
+    pub(crate) fn meet(&self, state: &mut State<H>, deployment: &Arc<Deployment>, now: Moment) -> VersionId {
+        let memory_bytes = u64::from(deployment.version.configuration.memory_mb) << 20;
+        let version = state.scheduler.add_version(memory_bytes, self.host.can_fork(deployment), now);
+        state.known.insert(Key::new(deployment), version);
+        state.deployments.insert(version, Arc::clone(deployment));
+        version
+    }
+
+    /// Carries out what the scheduler wants, and what it wants when it hears what came of that.
+    pub(crate) fn carry_out(self: &Arc<Self>, state: &mut State<H>, actions: Vec<Action>) {
+        self.carry_out_or(state, actions, &Rejected::Closing);
+    }
+
+    /// The same; callers whose start has failed are told `failure`.
+    fn carry_out_or(self: &Arc<Self>, state: &mut State<H>, mut actions: Vec<Action>, failure: &Rejected) {
+        let mut done = 0;
+        while let Some(action) = actions.get(done).copied() {
+            done += 1;
+            match action {
+                Action::Hand(ticket, id, start) => {
+                    let Some(environment) = state.take_parked(id) else { continue };
+                    let busy = Busy::new(self, id, Some(environment));
+                    let handed = match state.line.remove(&ticket) {
+                        Some(caller) => caller.send(Ok((busy, start))),
+                        None => Err(Ok((busy, start))),
+                    };
+                    if let Err(Ok((mut busy, _))) = handed
+                        && let Some(environment) = busy.environment.take()
+                    {
+                        let memory_bytes = environment.memory_bytes();
+                        state.park(id, environment);
+                        state.scheduler.finished(id, memory_bytes, self.now(), &mut actions);
+                    }
+                }
+                Action::Refuse(ticket, why) => {
+                    if let Some(caller) = state.line.remove(&ticket) {
+                        let why = match why {
+                            Refusal::StartFailed => failure.clone(),
+                            Refusal::Overloaded => Rejected::Overloaded,
+                            Refusal::Closing => Rejected::Closing,
+                        };
+                        // A caller that has gone needs no answer.
+                        let _ = caller.send(Err(why));
+                    }
+                }
+                Action::Start(start, version) => self.start(state, start, version),
+                Action::Prepare(start, version) => self.prepare(state, start, version),
+                Action::Fork(start, version, template) => self.fork(state, start, version, template),
+                Action::Stop(id) => {
+                    if let Some(environment) = state.take_parked(id) {
+                        self.stop(state, environment);
+                    }
+                }
+                Action::Freeze(id) => {
+                    if let Some(environment) = state.place(id).environment.as_mut() {
+                        environment.freeze();
+                    }
+                }
+                Action::DropTemplate(id) => {
+                    if let Some(template) = state.templates.remove(&id) {
+                        self.stop_template(state, template);
+                    }
+                }
+                Action::FreezeTemplate(id) => {
+                    if let Some(template) = state.templates.get(&id) {
+                        template.freeze();
+                    }
+                }
+                Action::SetStock(id, shells) => {
+                    if let Some(template) = state.templates.get(&id) {
+                        template.set_stock(shells);
+                    }
+                }
+                Action::Forget(version) => {
+                    if let Some(deployment) = state.deployments.remove(&version) {
+                        let key = Key(deployment);
+                        // A new revision of the same may be known under another number by now.
+                        if state.known.get(&key) == Some(&version) {
+                            state.known.remove(&key);
+                        }
+                    }
+                }
+            }
+        }
+        actions.clear();
+        state.actions = actions;
+        if let Some(due) = state.scheduler.next_tick()
+            && state.keeper_wakes.is_none_or(|wakes| due < wakes)
+        {
+            state.keeper_wakes = Some(due);
+            self.earlier.notify_one();
+        }
+    }
+
+    fn start(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId) {
+        let deployment = state.deployments.get(&version).cloned();
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(deployment) = deployment else {
+                return shared.start_failed(start, None, "the version is gone".into());
+            };
+            match shared.host.start(Arc::clone(&deployment)).await {
+                Ok(environment) => shared.started(start, environment),
+                Err(error) => shared.start_failed(start, Some(&deployment), describe(&error)),
+            }
+        });
+    }
+
+    fn prepare(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId) {
+        let deployment = state.deployments.get(&version).cloned();
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(deployment) = deployment else {
+                return shared.start_failed(start, None, "the version is gone".into());
+            };
+            match shared.host.prepare(Arc::clone(&deployment)).await {
+                Ok(Prepared::Template(template)) => shared.prepared(start, Arc::new(template)),
+                Ok(Prepared::Environment { environment, unforkable }) => {
+                    let memory_bytes = environment.memory_bytes();
+                    shared.admit(environment, |scheduler, now, actions| {
+                        scheduler.prepared_environment(start, unforkable, memory_bytes, now, actions)
+                    });
+                }
+                Err(error) => shared.start_failed(start, Some(&deployment), describe(&error)),
+            }
+        });
+    }
+
+    fn fork(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId, template: TemplateId) {
+        let deployment = state.deployments.get(&version).cloned();
+        let source = state.templates.get(&template).cloned();
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(source) = source else { return shared.template_gone(start, template) };
+            match shared.host.fork(source).await {
+                Ok(environment) => shared.started(start, environment),
+                Err(error) if H::is_template_gone(&error) => shared.template_gone(start, template),
+                Err(error) => shared.start_failed(start, deployment.as_deref(), describe(&error)),
+            }
+        });
+    }
+
+    fn started(self: &Arc<Self>, start: StartId, environment: H::Environment) {
+        let memory_bytes = environment.memory_bytes();
+        self.admit(environment, |scheduler, now, actions| {
+            scheduler.started(start, memory_bytes, now, actions)
+        });
+    }
+
+    /// Takes a new environment in, which `number` gives its number.
+    fn admit(
+        self: &Arc<Self>,
+        environment: H::Environment,
+        number: impl FnOnce(&mut Scheduler, Moment, &mut Vec<Action>) -> EnvironmentId,
+    ) {
+        let now = self.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut actions = std::mem::take(&mut state.actions);
+        let id = number(&mut state.scheduler, now, &mut actions);
+        self.watch(state, id, &environment);
+        state.park(id, environment);
+        self.carry_out(state, actions);
+    }
+
+    fn prepared(self: &Arc<Self>, start: StartId, template: Arc<H::Template>) {
+        let memory_bytes = template.memory_bytes();
+        let exited = template.exited();
+        let now = self.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut actions = std::mem::take(&mut state.actions);
+        let id = state.scheduler.prepared(start, memory_bytes, now, &mut actions);
+        state.templates.insert(id, template);
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            exited.await;
+            let now = shared.now();
+            let mut state = shared.lock();
+            let state = &mut *state;
+            let mut actions = std::mem::take(&mut state.actions);
+            state.scheduler.template_died(id, now, &mut actions);
+            shared.carry_out(state, actions);
+        });
+        self.carry_out(state, actions);
+    }
+
+    fn start_failed(self: &Arc<Self>, start: StartId, deployment: Option<&Deployment>, reason: String) {
+        let function = deployment.map(|deployment| deployment.version.function.to_string());
+        tracing::error!(function, %reason, "an execution environment could not be started");
+        let now = self.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut actions = std::mem::take(&mut state.actions);
+        state.scheduler.start_failed(start, now, &mut actions);
+        self.carry_out_or(state, actions, &Rejected::StartFailed(reason.into()));
+        self.ended.notify_waiters();
+    }
+
+    fn template_gone(self: &Arc<Self>, start: StartId, template: TemplateId) {
+        let now = self.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut actions = std::mem::take(&mut state.actions);
+        state.scheduler.template_gone(start, template, now, &mut actions);
+        self.carry_out(state, actions);
+        self.ended.notify_waiters();
+    }
+
+    /// Sees to it that an environment that ends while it is idle is forgotten. One that ends at work is its runner's to
+    /// report, and may have new processes when it is free again.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        state: &mut State<H>,
+        id: EnvironmentId,
+        environment: &H::Environment,
+    ) {
+        let place = state.place(id);
+        if place.watched == Some(id) {
+            return;
+        }
+        place.watched = Some(id);
+        let exited = environment.exited();
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            exited.await;
+            let now = shared.now();
+            let mut state = shared.lock();
+            let state = &mut *state;
+            let mut actions = std::mem::take(&mut state.actions);
+            if state.place(id).watched == Some(id) {
+                state.place(id).watched = None;
+            }
+            if state.scheduler.died(id, now, &mut actions)
+                && let Some(environment) = state.take_parked(id)
+            {
+                shared.stop(state, environment);
+            }
+            shared.carry_out(state, actions);
+        });
+    }
+
+    pub(crate) fn stop(self: &Arc<Self>, state: &mut State<H>, environment: H::Environment) {
+        self.finish(state, environment.stop());
+    }
+
+    fn stop_template(self: &Arc<Self>, state: &mut State<H>, template: Arc<H::Template>) {
+        self.finish(state, template.stop());
+    }
+
+    fn finish(self: &Arc<Self>, state: &mut State<H>, stop: impl Future<Output = ()> + Send + 'static) {
+        state.stopping += 1;
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            stop.await;
+            shared.lock().stopping -= 1;
+            shared.ended.notify_waiters();
+        });
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,176 @@
+//! The way of a warm invocation: one short lock to take an idle environment, one to give it back, nobody woken, nothing
+//! allocated, nothing copied.
+
+use crate::host::{ExecutionEnvironment, Host};
+use crate::scheduler::{Action, Arrival, EnvironmentId, Ticket, VersionId};
+use crate::shared::{Key, Shared, State};
+use crate::{Rejected, Start, Wanted};
+use martlet_environment::{Completion, Deployment};
+use martlet_model::Invocation;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Where a caller stands.
+pub(crate) enum Place<H: Host> {
+    /// It has an environment.
+    Ready(Busy<H>, Start),
+    /// It waits for one.
+    Line(Line<H>),
+}
+
+/// An environment that belongs to one caller. Dropped, it goes back; dropped in the middle of an invocation, the
+/// invocation is finished first, so a caller that hangs up stops nothing.
+pub(crate) struct Busy<H: Host> {
+    shared: Arc<Shared<H>>,
+    id: EnvironmentId,
+    pub(crate) environment: Option<H::Environment>,
+    running: bool,
+}
+
+/// A caller's place in line; dropping it leaves the line.
+pub(crate) struct Line<H: Host> {
+    shared: Arc<Shared<H>>,
+    version: VersionId,
+    ticket: Ticket,
+    handed: oneshot::Receiver<Handed<H>>,
+}
+
+/// What a caller in line is told.
+pub(crate) type Handed<H> = Result<(Busy<H>, Start), Rejected>;
+
+impl<H: Host> Shared<H> {
+    pub(crate) fn arrive(
+        self: &Arc<Self>,
+        deployment: &Arc<Deployment>,
+        wanted: Wanted,
+    ) -> Result<Place<H>, Rejected> {
+        let now = self.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let version = match state.known.get(&Key::new(deployment)) {
+            Some(version) => *version,
+            None => self.meet(state, deployment, now),
+        };
+        let mut actions = std::mem::take(&mut state.actions);
+        let place = match state.scheduler.arrive(version, wanted, now, &mut actions) {
+            Arrival::Run(id, start) => {
+                let environment = state.take_parked(id);
+                Ok(Place::Ready(Busy::new(self, id, environment), start))
+            }
+            Arrival::Wait(ticket) => {
+                let (sender, handed) = oneshot::channel();
+                state.line.insert(ticket, sender);
+                Ok(Place::Line(Line { shared: Arc::clone(self), version, ticket, handed }))
+            }
+            Arrival::Throttled => Err(Rejected::Throttled { limit: self.options.concurrency }),
+            Arrival::Overloaded => Err(Rejected::Overloaded),
+            Arrival::TooLarge => {
+                let function_mb = u64::from(deployment.version.configuration.memory_mb);
+                Err(Rejected::TooLarge { function_mb, budget_mb: self.options.memory_bytes >> 20 })
+            }
+            Arrival::Closing => Err(Rejected::Closing),
+        };
+        self.carry_out(state, actions);
+        place
+    }
+
+    /// An environment has done its work and is free, or broken.
+    pub(crate) fn release(self: &Arc<Self>, id: EnvironmentId, environment: H::Environment, reusable: bool) {
+        let memory_bytes = environment.memory_bytes();
+        let now = self.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut actions = std::mem::take(&mut state.actions);
+        if reusable {
+            self.watch(state, id, &environment);
+            state.park(id, environment);
+            state.scheduler.finished(id, memory_bytes, now, &mut actions);
+        } else {
+            state.scheduler.broke(id, now, &mut actions);
+            self.stop(state, environment);
+        }
+        self.carry_out(state, actions);
+    }
+}
+
+impl<H: Host> Busy<H> {
+    pub(crate) fn new(
+        shared: &Arc<Shared<H>>,
+        id: EnvironmentId,
+        environment: Option<H::Environment>,
+    ) -> Self {
+        Self { shared: Arc::clone(shared), id, environment, running: false }
+    }
+
+    pub(crate) async fn run(&mut self, invocation: Invocation) -> Completion {
+        let Some(environment) = self.environment.as_mut() else { return Completion::Undelivered(invocation) };
+        self.running = true;
+        environment.begin(invocation);
+        let completion = environment.complete().await;
+        self.running = false;
+        if let Completion::Done(completed) = &completion
+            && let Some(environment) = self.environment.take()
+        {
+            self.shared.release(self.id, environment, completed.reusable);
+        }
+        completion
+    }
+
+    /// Gives a dead environment back for the next one of its version; `None` when the engine knows no more of it.
+    pub(crate) fn exchange(mut self) -> Option<Line<H>> {
+        let (sender, handed) = oneshot::channel();
+        let now = self.shared.now();
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let mut actions = std::mem::take(&mut state.actions);
+        let place = state.scheduler.broke_before_use(self.id, now, &mut actions);
+        if let Some((_, ticket)) = place {
+            state.line.insert(ticket, sender);
+        }
+        if let Some(environment) = self.environment.take() {
+            self.shared.stop(state, environment);
+        }
+        self.shared.carry_out(state, actions);
+        let (version, ticket) = place?;
+        Some(Line { shared: Arc::clone(&self.shared), version, ticket, handed })
+    }
+}
+
+impl<H: Host> Drop for Busy<H> {
+    fn drop(&mut self) {
+        let Some(mut environment) = self.environment.take() else { return };
+        let (shared, id) = (Arc::clone(&self.shared), self.id);
+        if !self.running {
+            shared.release(id, environment, true);
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let reusable = match environment.complete().await {
+                    Completion::Done(completed) => completed.reusable,
+                    Completion::Undelivered(_) => false,
+                };
+                shared.release(id, environment, reusable);
+            });
+        }
+    }
+}
+
+impl<H: Host> Line<H> {
+    pub(crate) async fn wait(mut self) -> Handed<H> {
+        (&mut self.handed).await.unwrap_or(Err(Rejected::Closing))
+    }
+}
+
+impl<H: Host> Drop for Line<H> {
+    fn drop(&mut self) {
+        let now = self.shared.now();
+        let mut state = self.shared.lock();
+        let state: &mut State<H> = &mut state;
+        if state.line.remove(&self.ticket).is_some() {
+            let mut actions: Vec<Action> = std::mem::take(&mut state.actions);
+            state.scheduler.gave_up(self.version, self.ticket, now, &mut actions);
+            self.shared.carry_out(state, actions);
+        }
+    }
+}
