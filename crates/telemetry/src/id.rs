@@ -11,12 +11,20 @@ const TEXT: [u8; 17] = [0; 17];
 /// The 16 bytes of a version 4 UUID in its usual text form, or, of any other id, more.
 pub(crate) fn to_bytes(id: &RequestId) -> Vec<u8> {
     let text = id.as_str().as_bytes();
-    let digits: Vec<u8> = text.iter().filter(|b| **b != b'-').filter_map(|b| digit(*b)).collect();
-    let pairs = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]);
-    match <[u8; 16]>::try_from(pairs.collect::<Vec<u8>>()) {
-        Ok(bytes) if RequestId::from_random(bytes) == *id => bytes.to_vec(),
+    match packed(text) {
+        Some(bytes) if RequestId::from_random(bytes) == *id => bytes.to_vec(),
         _ => [&TEXT, text].concat(),
     }
+}
+
+/// The first 32 hexadecimal digits in `text`.
+fn packed(text: &[u8]) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    let mut digits = text.iter().filter_map(|byte| digit(*byte));
+    for byte in &mut bytes {
+        *byte = digits.next()? << 4 | digits.next()?;
+    }
+    Some(bytes)
 }
 
 /// The id that [`to_bytes`] packed. `None` for bytes that it never makes.

@@ -6,7 +6,7 @@ use crate::queue::{Batch, EVENT_OVERHEAD, Item, Queue, Request};
 use crate::record::{LogEvent, MeteringRecord, Numbered};
 use crate::retention::{self, Retention};
 use crate::{Clock, TelemetryError};
-use martlet_model::{Timestamp, Version};
+use martlet_model::{FunctionArn, RequestId, Timestamp, Version};
 use rusqlite::{Connection, OptionalExtension, Params, TransactionBehavior, params};
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -36,7 +36,7 @@ pub(crate) struct Writer {
 pub(crate) struct Names {
     groups: HashMap<Arc<str>, i64>,
     streams: HashMap<(i64, Arc<str>), i64>,
-    functions: HashMap<String, i64>,
+    functions: HashMap<FunctionArn, i64>,
 }
 
 /// What a batch adds to one stream's row.
@@ -128,7 +128,7 @@ impl Writer {
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(TelemetryError::at("begin a write"))?;
-        let mut work = Work { connection: &transaction, names, grown: HashMap::new(), seq: 0 };
+        let mut work = Work { connection: &transaction, names, grown: HashMap::new(), seq: 0, packed: None };
         work.begin()?;
         for item in &batch.items {
             match item {
@@ -193,6 +193,8 @@ struct Work<'a> {
     grown: HashMap<i64, Growth>,
     /// The number of the last event. Events of one millisecond are told apart, and kept in order, by it.
     seq: i64,
+    /// The last request id that was written, and how: what an invocation leaves behind stands together.
+    packed: Option<(RequestId, Vec<u8>)>,
 }
 
 impl Work<'_> {
@@ -228,7 +230,11 @@ impl Work<'_> {
         let stream = self.stream(group, stream, ingested, events)?;
         for event in events {
             self.seq += 1;
-            let request = event.request_id.as_ref().map(id::to_bytes);
+            if let Some(id) = &event.request_id {
+                self.pack(id);
+            }
+            let packed = self.packed.as_ref().filter(|_| event.request_id.is_some());
+            let request = packed.map(|(_, bytes)| bytes.as_slice());
             let lag = stored(ingested) - stored(event.timestamp);
             let sql = "INSERT INTO events (log_group, timestamp, seq, stream, lag, request, message)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -245,6 +251,12 @@ impl Work<'_> {
             growth.bytes += bytes;
         }
         Ok(())
+    }
+
+    fn pack(&mut self, id: &RequestId) {
+        if self.packed.as_ref().is_none_or(|(packed, _)| packed != id) {
+            self.packed = Some((id.clone(), id::to_bytes(id)));
+        }
     }
 
     fn group(&mut self, name: &Arc<str>, now: Timestamp) -> Result<i64, TelemetryError> {
@@ -290,18 +302,20 @@ impl Work<'_> {
     }
 
     fn meter(&mut self, record: &MeteringRecord) -> Result<(), TelemetryError> {
-        let arn = record.function.to_string();
-        let function = match self.names.functions.get(&arn) {
+        let function = match self.names.functions.get(&record.function) {
             Some(id) => *id,
             None => {
+                let arn = record.function.to_string();
                 let sql = "INSERT INTO functions (arn) VALUES (?1) ON CONFLICT DO NOTHING";
                 self.execute("name a function", sql, [&arn])?;
                 let sql = "SELECT id FROM functions WHERE arn = ?1";
                 let id = self.number("find a function", sql, [&arn])?.unwrap_or_default();
-                self.names.functions.insert(arn, id);
+                self.names.functions.insert(record.function.clone(), id);
                 id
             }
         };
+        self.pack(&record.request_id);
+        let request = self.packed.as_ref().map(|(_, bytes)| bytes.as_slice());
         let version = match record.version {
             Version::Latest => 0,
             Version::Published(number) => signed(number),
@@ -313,7 +327,7 @@ impl Work<'_> {
         let params = params![
             function,
             version,
-            id::to_bytes(&record.request_id),
+            request,
             record.attempt,
             record.trigger.number(),
             record.architecture,
