@@ -129,7 +129,7 @@ class Template {
     require('module').syncBuiltinESMExports();
     // The threads of libuv come with the first such request, and do no harm: a child gets its own.
     await fs.promises.stat('/');
-    template.threads = threads().length;
+    template.threads = new Set(threads());
     template.descriptors = openDescriptors();
     template.empty = PRIVATE_FOLDERS.filter((folder) => fs.existsSync(folder) && !list(folder).length);
     return template;
@@ -176,10 +176,10 @@ class Template {
   async running() {
     const status = this.library.probe();
     if (status < 0) return `a fork is refused: ${require('util').getSystemErrorName(status)}`;
-    if (await holds(() => threads().length <= this.threads)) return undefined;
-    const names = threads().map((task) => fs.readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim());
-    const more = `${names.length - this.threads} more than Node's own`;
-    return `init code or a library has started threads, which a fork would lose (${more}: ${names.join(', ')})`;
+    if (await holds(() => threads().length <= this.threads.size)) return undefined;
+    const names = threads().filter((task) => !this.threads.has(task))
+      .map((task) => fs.readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim());
+    return `init code or a library has started threads, which a fork would lose: ${names.join(', ')}`;
   }
 
   children() {

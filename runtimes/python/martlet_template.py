@@ -75,11 +75,9 @@ class Template:
         deadline = time.monotonic() + PATIENCE
         while len(os.listdir("/proc/self/task")) > 1:
             if time.monotonic() > deadline:
-                names = [read("/proc/self/task/%s/comm" % task) for task in os.listdir("/proc/self/task")]
-                return "a library has started threads, which a fork would lose (%d more than the main one: %s)" % (
-                    len(names) - 1,
-                    ", ".join(names),
-                )
+                others = [task for task in os.listdir("/proc/self/task") if int(task) != os.getpid()]
+                names = sorted(read("/proc/self/task/%s/comm" % task) for task in others)
+                return "a library has started threads, which a fork would lose: %s" % ", ".join(names)
             os.sched_yield()
         return None
 
