@@ -284,8 +284,11 @@ def test_the_view_of_proc_that_only_the_kernel_may_see(attacker):
         number = libc.open(door.encode(), 0o10000000)
         if number >= 0:
             for name in (b"view", b".", b"view/1/environ"):
-                if libc.openat(number, name, os.O_RDONLY) >= 0:
+                inside = libc.openat(number, name, os.O_RDONLY)
+                if inside >= 0:
                     reached.append(f"openat {name}")
+                    os.close(inside)
+            os.close(number)
         result = reached
     """) == []
 
