@@ -76,6 +76,36 @@ delete environment._MARTLET_TEMPLATE;
 
 let requestId;
 
+const TRACE_VARIABLE = '_X_AMZN_TRACE_ID';
+/** The trace id of the event at hand. */
+let trace;
+
+/**
+ * Shows the trace id among the environment variables. It is not kept there: the C library never gives back a value that
+ * it was given, 150 bytes an event.
+ */
+function showTrace() {
+  delete environment[TRACE_VARIABLE];
+  process.env = new Proxy(environment, {
+    get: (target, name) => (name === TRACE_VARIABLE ? trace : target[name]),
+    has: (target, name) => (name === TRACE_VARIABLE ? trace !== undefined : name in target),
+    set(target, name, value) {
+      if (name === TRACE_VARIABLE) trace = String(value);
+      else target[name] = value;
+      return true;
+    },
+    deleteProperty(target, name) {
+      if (name === TRACE_VARIABLE) trace = undefined;
+      return delete target[name];
+    },
+    ownKeys: (target) => Reflect.ownKeys(target).concat(trace === undefined ? [] : TRACE_VARIABLE),
+    getOwnPropertyDescriptor(target, name) {
+      if (name !== TRACE_VARIABLE) return Reflect.getOwnPropertyDescriptor(target, name);
+      return trace === undefined ? undefined : { value: trace, writable: true, enumerable: true, configurable: true };
+    },
+  });
+}
+
 /** Writes one record, however many lines it has. */
 function writeRecord(level, at, text) {
   const length = Buffer.byteLength(text);
@@ -334,10 +364,22 @@ function parseClientContext(text) {
 /** What runs when the event loop has nothing left to do. */
 let onIdle = () => {};
 
+/** What contexts have of the environment, and repeat for as long as it lives. */
+function readFixed() {
+  return {
+    functionVersion: environment.AWS_LAMBDA_FUNCTION_VERSION,
+    functionName: environment.AWS_LAMBDA_FUNCTION_NAME,
+    memoryLimitInMB: environment.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+    logGroupName: environment.AWS_LAMBDA_LOG_GROUP_NAME,
+    logStreamName: environment.AWS_LAMBDA_LOG_STREAM_NAME,
+  };
+}
+
 class Invocation {
-  constructor(handler) {
+  constructor(handler, fixed) {
     const { sequence, meta, text } = receive();
     this.handler = handler;
+    this.fixed = fixed;
     this.sequence = sequence;
     this.meta = meta;
     this.text = text;
@@ -349,8 +391,7 @@ class Invocation {
 
   run() {
     requestId = this.meta.id;
-    if (this.meta.trace) environment._X_AMZN_TRACE_ID = this.meta.trace;
-    else delete environment._X_AMZN_TRACE_ID;
+    trace = this.meta.trace || undefined;
     onFatal = (error, code) => {
       if (!this.answered) sendError(ERROR, this.sequence, error, true);
       process.exit(code);
@@ -387,11 +428,7 @@ class Invocation {
         invocation.waits = value;
       },
       ...{ succeed: ways.succeed, fail: ways.fail, done: ways.done },
-      functionVersion: environment.AWS_LAMBDA_FUNCTION_VERSION,
-      functionName: environment.AWS_LAMBDA_FUNCTION_NAME,
-      memoryLimitInMB: environment.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
-      logGroupName: environment.AWS_LAMBDA_LOG_GROUP_NAME,
-      logStreamName: environment.AWS_LAMBDA_LOG_STREAM_NAME,
+      ...this.fixed,
       clientContext: parseClientContext(meta.client),
       identity: undefined,
       invokedFunctionArn: meta.arn,
@@ -441,7 +478,7 @@ class Invocation {
 
   next() {
     // Not from here: what the function has ready to run comes first.
-    setImmediate(() => new Invocation(this.handler).run());
+    setImmediate(() => new Invocation(this.handler, this.fixed).run());
   }
 }
 
@@ -481,6 +518,7 @@ async function attempt(hooks, errorType, code) {
 }
 
 async function main() {
+  showTrace();
   patchConsole();
   blockOutput();
   catchTheUncaught();
@@ -491,7 +529,7 @@ async function main() {
   globalThis.martlet = ways ? ways.hooks : { beforeSnapshot() {}, afterRestore() {} };
   const handler = await load(environment.LAMBDA_TASK_ROOT || '/var/task', environment._HANDLER || '');
   send(READY, 0, template && await becomeTemplate(template, ways));
-  setImmediate(() => new Invocation(handler).run());
+  setImmediate(() => new Invocation(handler, readFixed()).run());
 }
 
 main().catch((error) => {
