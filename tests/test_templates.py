@@ -38,7 +38,7 @@ def forked_of(server, name: str) -> list[int]:
     return [pid for pid in server.environments_of(name) if depth(pid) == deep]
 
 
-def at_once(function, count, code, seconds=0.3, event=None):
+def at_once(function, count, code, seconds=0.7, event=None):
     """Runs `code` in `count` environments: each call keeps its own until all have one."""
     hold = {"p": f"import time\ntime.sleep({seconds})\n", "n": f"await new Promise(done => setTimeout(done, {seconds * 1000}));\n"}
     text = hold["n" if "return " in code else "p"] + lab.textwrap.dedent(code)
