@@ -149,7 +149,7 @@ impl Environment {
     /// Takes it as a template, once it is parked.
     pub(crate) fn into_template(self, init: Duration) -> Option<Template> {
         let process = self.process?.into_template()?;
-        Some(Template::new(self.plan, process, init))
+        Some(Template::new(self.host, self.plan, process, init))
     }
 
     /// Writes into its log that environments of its function do not start by fork.

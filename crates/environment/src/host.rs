@@ -167,8 +167,8 @@ impl Host {
             }
             Err(error) => {
                 template.return_init(init);
-                if matches!(error, StartError::TemplateGone) && template.is_to_blame() {
-                    self.modes.failed(deployment, "its template ended");
+                if matches!(error, StartError::TemplateGone) {
+                    template.blame();
                 }
                 Err(error)
             }
@@ -204,6 +204,11 @@ impl Host {
             Ok(()) => self.modes.of(deployment),
             Err(reason) => StartMode::Ordinary(reason),
         }
+    }
+
+    /// A template has ended by itself, or had to be ended.
+    pub(crate) fn template_ended(&self, deployment: &Arc<Deployment>) {
+        self.modes.failed(deployment, "its template ended");
     }
 
     /// Writes into the environment's log that the deployment does not start by fork, if nobody has yet.

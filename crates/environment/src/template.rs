@@ -1,7 +1,7 @@
 //! Templates: initialised processes that wait to be forked.
 
 use crate::Deployment;
-use crate::host::StartError;
+use crate::host::{Host, StartError};
 use crate::process::{Kit, LaunchFailure, Plan, Process, TemplateProcess};
 use crate::stock::Stock;
 use martlet_sandbox::{ExitWatch, ForkError, Parking, Sandbox, Shell};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 /// A process that has a function's init phase behind it and waits to be forked. It never handles an event. Dropping it
 /// kills its processes; the environments that were forked from it live on.
 pub struct Template {
+    host: Arc<Host>,
     plan: Arc<Plan>,
     sandbox: Arc<Sandbox>,
     exit: ExitWatch,
@@ -41,9 +42,10 @@ impl fmt::Debug for Template {
 }
 
 impl Template {
-    pub(crate) fn new(plan: Arc<Plan>, process: TemplateProcess, init: Duration) -> Self {
+    pub(crate) fn new(host: Arc<Host>, plan: Arc<Plan>, process: TemplateProcess, init: Duration) -> Self {
         let TemplateProcess { sandbox, exit, parking, stock } = process;
         Self {
+            host,
             plan,
             sandbox,
             exit,
@@ -130,9 +132,11 @@ impl Template {
         self.stock.refill();
     }
 
-    /// True for the first who finds that it has ended, unless that was wanted.
-    pub(crate) fn is_to_blame(&self) -> bool {
-        !self.stopping.load(Ordering::Relaxed) && !self.blamed.swap(true, Ordering::Relaxed)
+    /// Holds its end against the deployment, once, unless that was wanted.
+    pub(crate) fn blame(&self) {
+        if !self.stopping.load(Ordering::Relaxed) && !self.blamed.swap(true, Ordering::Relaxed) {
+            self.host.template_ended(&self.plan.deployment);
+        }
     }
 
     /// Forks a process into a shell. It has been told that it logs to `log_stream`, and is not ready yet. The shell is not
@@ -185,5 +189,14 @@ impl Template {
 
     fn init(&self) -> MutexGuard<'_, Option<Duration>> {
         self.init.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        // It may have ended with nobody asking it for a fork since.
+        if self.exit.status().is_some() {
+            self.blame();
+        }
     }
 }

@@ -83,6 +83,26 @@ pub(crate) async fn what_it_answers_ends_nothing_but_itself(world: World) {
     }
 }
 
+pub(crate) async fn one_that_ends_unasked_is_not_made_for_ever(world: World) {
+    let deployment = deploy(&world, "parked()\nos._exit(3)");
+    let mut made = 0;
+    while let Some(template) = template(&world, &deployment).await {
+        made += 1;
+        assert!(made < 10, "{:?}", world.host.start_mode(&deployment));
+        template.exited().await;
+    }
+    assert_eq!(made, 3);
+    // One that is ended on purpose, or was not needed any more, is not held against it.
+    let deployment = deploy(&world, "parked()\ntime.sleep(1000)");
+    for run in 0..8 {
+        let template = template(&world, &deployment).await.expect("a template");
+        if run % 2 == 0 {
+            template.stop().await;
+        }
+    }
+    assert_eq!(world.host.start_mode(&deployment), StartMode::Fork);
+}
+
 pub(crate) async fn one_that_never_parks_is_given_up(world: World) {
     let deployment = deploy(&world, "while True: time.sleep(1000)");
     let begun = Instant::now();

@@ -55,6 +55,7 @@ const TESTS: &[Test] = tests![
     templates::a_failed_init_phase_leaves_an_environment,
     templates::a_failing_hook_fails_the_fork_and_not_the_invocation,
     hostile::what_it_answers_ends_nothing_but_itself,
+    hostile::one_that_ends_unasked_is_not_made_for_ever,
     hostile::one_that_never_parks_is_given_up,
     hostile::a_fork_that_never_gets_ready_is_given_up,
     clients::the_official_clients_run_unmodified,
