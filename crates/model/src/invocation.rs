@@ -4,11 +4,25 @@ use crate::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
-/// The id of a request: a UUID in its usual text form, the same on every attempt.
+/// The id of a request: a UUID in its usual text form, the same on every attempt. Clones share the text, for there are many:
+/// every log line of an invocation has one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RequestId(String);
+#[serde(from = "String", into = "String")]
+pub struct RequestId(Arc<str>);
+
+impl From<String> for RequestId {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<RequestId> for String {
+    fn from(id: RequestId) -> Self {
+        (*id.0).to_owned()
+    }
+}
 
 impl RequestId {
     /// Makes a version 4 UUID out of 16 random bytes; the caller brings the randomness.
@@ -16,16 +30,16 @@ impl RequestId {
     pub fn from_random(mut random: [u8; 16]) -> Self {
         random[6] = (random[6] & 0x0f) | 0x40;
         random[8] = (random[8] & 0x3f) | 0x80;
-        let mut text = String::with_capacity(36);
-        for (index, byte) in random.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                text.push('-');
-            }
+        let mut text = [b'-'; 36];
+        let mut places = (0..36).filter(|place| !matches!(place, 8 | 13 | 18 | 23));
+        for byte in random {
             for digit in [byte >> 4, byte & 0x0f] {
-                text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+                if let Some(place) = places.next() {
+                    text[place] = b"0123456789abcdef"[usize::from(digit)];
+                }
             }
         }
-        Self(text)
+        Self(String::from_utf8_lossy(&text).into())
     }
 
     /// The id as text.

@@ -6,6 +6,10 @@ use martlet_model::{RequestId, Timestamp};
 use martlet_telemetry::{LogEvent, Telemetry};
 use std::sync::Arc;
 
+/// Bytes and lines of an invocation that prints nothing.
+const USUAL_TAIL: usize = 384;
+const USUAL_LINES: usize = 3;
+
 /// Collects lines in order. Timestamps never go back, so that sorting by them keeps the order of writing.
 pub(crate) struct Journal {
     telemetry: Telemetry,
@@ -34,6 +38,9 @@ impl Journal {
     pub(crate) fn open(&mut self, request: RequestId) {
         self.request = Some(request);
         self.tail.clear();
+        // START, END and REPORT fit; a function that prints asks for more.
+        self.tail.reserve(USUAL_TAIL);
+        self.waiting.reserve(USUAL_LINES);
     }
 
     /// Adds a line of the platform; an empty one is left out.
