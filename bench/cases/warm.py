@@ -2,17 +2,21 @@
 
 import shutil
 
+from tools.floors import ping
 from tools.places import CORES, say
 from tools.server import Floor, Server
 
 from .code import ECHO, ECHO_NODE
 
-# How server and load are started, and the ratio that a warm Python invocation may reach.
-PLACES = {"free": ([], [], 5), "pinned": (["taskset", "-c", "0"], ["taskset", "-c", "0"], 20), "apart": (["taskset", "-c", "0"], ["taskset", "-c", "1"], None)}
+ZERO, ONE = ["taskset", "-c", "0"], ["taskset", "-c", "1"]
+# How server and load are started, and what one warm caller may take: as a ratio to the floor, and in microseconds.
+PLACES = {"free": ([], [], 3.5, None), "pinned": (ZERO, ZERO, 8, 80), "apart": (ZERO, ONE, None, None)}
+LANGUAGES = {"Python": ("echo-python", 12_000), "Node": ("echo-node", 15_000)}
+SIZES = ((1024, "1 KB"), (102_400, "100 KB"), (6_000_000, "6 MB"))
 
 
 def measure(bench, base, flags):
-    for name, (server_prefix, prefix, target) in PLACES.items():
+    for name, (server_prefix, prefix, ratio, most_us) in PLACES.items():
         if prefix and not shutil.which("taskset"):
             say(f"taskset is not here: nothing is measured {name}")
             continue
@@ -22,13 +26,21 @@ def measure(bench, base, flags):
             server.deploy("echo-python", ECHO, "app.py")
             server.deploy("echo-node", ECHO_NODE, "index.mjs")
             say(f"warm, {name}")
-            bench.duel(f"warm Python, 1 caller, {name}", f"python-{name}", (floor.port, []), server.load("echo-python"), target, prefix)
-            bench.duel(f"warm Node, 1 caller, {name}", f"node-{name}", (floor.port, []), server.load("echo-node"), prefix=prefix)
+            if name != "apart":
+                # A call wakes the function's process and is woken by it: no server has less to do than this beside the floor.
+                bare = ping(bench.seconds, prefix)
+                bench.raw[f"ping-{name}"] = bare
+                bench.row(f"ping-pong over a Unix socket, {name}", f"p50 {bare['p50_us']:.1f} us")
+            for language, (function, rate) in LANGUAGES.items():
+                one = server.load(function)
+                bench.duel(f"warm {language}, 1 caller, {name}", f"{function}-{name}", (floor.port, []), one, ratio, prefix, most_us)
             if name != "free":
                 continue
             many = ["--concurrency", "16"]
-            bench.duel("warm Python, 16 callers", "python-16", (floor.port, many), server.load("echo-python", *many))
-            bench.duel("warm Node, 16 callers", "node-16", (floor.port, many), server.load("echo-node", *many))
-            for size, text in ((1024, "1 KB"), (102400, "100 KB")):
+            for language, (function, rate) in LANGUAGES.items():
+                calls = server.load(function, *many)
+                bench.duel(f"warm {language}, 16 callers", f"{function}-16", (floor.port, many), calls, least_rate=rate)
+            for size, text in SIZES:
                 payload = ["--payload", str(size)]
-                bench.duel(f"warm Python, echo of {text}", f"python-{size}", (floor.port, ["--invoke", "echo", *payload]), server.load("echo-python", *payload))
+                echo = (floor.port, ["--invoke", "echo", *payload])
+                bench.duel(f"warm Python, echo of {text}", f"python-{size}", echo, server.load("echo-python", *payload))

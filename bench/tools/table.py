@@ -47,17 +47,19 @@ class Bench:
         self.raw.setdefault(label, []).append(result)
         return result
 
-    def duel(self, what, label, floor, martlet, target=None, prefix=()):
+    def duel(self, what, label, floor, martlet, target=None, prefix=(), most_us=None, least_rate=None):
         """Floor and Martlet in turns, so that both meet the same minutes, and the medians of each compared.
 
-        `floor` and `martlet` are (port, arguments of the load generator).
+        `floor` and `martlet` are (port, arguments of the load generator). Targets are a ratio of the p50s, a p50 in
+        microseconds, and requests a second; all that are given have to be met.
         """
         runs = {"floor": [], "martlet": []}
         for number in range(self.rounds(5, 1)):
             for side, (port, arguments) in (("floor", floor), ("martlet", martlet)):
                 runs[side].append(self.once(f"{label}-{side}", number, port, *arguments, prefix=prefix))
         median = {side: sorted(found, key=lambda run: run["p50_us"])[len(found) // 2] for side, found in runs.items()}
-        self.compare(what, median["martlet"], median["floor"], target, [run["p50_us"] for run in runs["floor"]])
+        floors = [run["p50_us"] for run in runs["floor"]]
+        self.compare(what, median["martlet"], median["floor"], target, floors, most_us, least_rate)
 
     def row(self, what, value, floor=None, ratio=None, target=None, met=None):
         """A line of the table; `met` is None where there is no target."""
@@ -71,14 +73,17 @@ class Bench:
         if not isinstance(why, Skipped):
             self.failed.append(case)
 
-    def compare(self, what, run, floor, target, floors):
+    def compare(self, what, run, floor, target, floors, most_us=None, least_rate=None):
         ratio = run["p50_us"] / floor["p50_us"]
         text = f"p50 {floor['p50_us']:.0f} us"
         if max(floors) > 2 * min(floors):
             # On an idle machine a wake-up on the same core takes a tenth of one on another; the floor has nothing else.
             text += f" ({min(floors):.0f} to {max(floors):.0f})"
+        targets = [(f"<= {target}x", target and ratio <= target), (f"<= {most_us} us", most_us and run["p50_us"] <= most_us),
+                   (f">= {least_rate}/s", least_rate and run["per_second"] >= least_rate)]
+        targets = [(text, met) for (text, met), wanted in zip(targets, (target, most_us, least_rate)) if wanted]
         self.row(what, f"p50 {run['p50_us']:.0f} us, p99 {run['p99_us']:.0f} us, {run['per_second']:.0f}/s", text, ratio,
-                 f"<= {target}x" if target else None, None if target is None else ratio <= target)
+                 ", ".join(text for text, _ in targets), all(met for _, met in targets) if targets else None)
 
     def write(self):
         """Everything that was seen, as JSON."""
