@@ -68,7 +68,7 @@ fn main() {
     runtime.expect("a runtime").block_on(async {
         let launcher = launcher.connect().expect("a launcher");
         let world = World::new(&launcher);
-        println!("{:<28}{:>10}{:>10}{:>10}   (ms, n = {runs})", "", "p50", "p90", "p99");
+        println!("{:<28}{:>10}{:>10}{:>10}{:>10}   (ms, n = {runs})", "", "least", "p50", "p90", "p99");
         if let Some(runtime) = world.runtime(&python) {
             if wanted("light") {
                 let deployment = world.deploy(Function::new(&runtime), &[("app.py", PYTHON)]);
@@ -163,5 +163,5 @@ async fn burst(world: &World, template: &Arc<Template>, name: &str) {
 fn show(what: &str, times: &mut [Duration]) {
     times.sort();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
-    println!("{what:<28}{:>10.2}{:>10.2}{:>10.2}", at(50), at(90), at(99));
+    println!("{what:<28}{:>10.2}{:>10.2}{:>10.2}{:>10.2}", at(0), at(50), at(90), at(99));
 }
