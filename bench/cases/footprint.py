@@ -13,8 +13,8 @@ from .code import WHO, WHO_NODE
 
 UNIQUE_MB = {"Python": 2, "Node": 10}
 IDLE = {"short": 20, "usual": 1_000}
-# How long each of so many calls keeps its environment, so that all have one of their own at once.
-HOLD = {"short": 1, "usual": 10}
+# How many starts tell how fast this machine is, and the most seconds that a call may then keep its environment.
+TRIED, LONGEST_HOLD = 20, 28
 # How often one of them is called again afterwards.
 AGAIN = 200
 # An environment at work counts with all that it may use; a thousand of them work at once only because this says so.
@@ -71,8 +71,12 @@ def idle(bench, server):
     length = "short" if bench.short else "usual"
     count = IDLE[length]
     say(f"{count} idle environments")
+    # Each call keeps its environment until all have one of their own: twice the time that so many starts should take.
     began = time.monotonic()
-    namespaces = environments(server, "idle", count, HOLD[length])
+    environments(server, "idle", TRIED, 0.5)
+    each = (time.monotonic() - began - 0.5) / TRIED
+    began = time.monotonic()
+    namespaces = environments(server, "idle", count, min(1 + 2 * each * count, LONGEST_HOLD))
     took = time.monotonic() - began
     time.sleep(0.5)  # they are to be idle, and frozen
     processes = below(server.process.pid)
