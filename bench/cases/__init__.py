@@ -12,7 +12,7 @@ CASES = {
     "fork": (fork.measure, 120),
     "burst": (burst.measure, 60),
     "rate": (rate.measure, 90),
-    "memory": (footprint.measure, 90),
+    "memory": (footprint.measure, 120),
     "many": (many.measure, 180),
     "rest": (at_rest.measure, 60),
 }
