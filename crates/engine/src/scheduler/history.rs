@@ -17,13 +17,13 @@ const BINS: usize = 240;
 /// Fewer intervals than these say nothing.
 const ENOUGH: u32 = 3;
 /// Letting go for fewer bins than these saves less than starting again costs.
-const SHORTEST_GAP: usize = 5;
+const SHORTEST_GAP: usize = 3;
 /// Below this coefficient of variation, the bins are too even for a pattern.
 const REPRESENTATIVE: f64 = 2.0;
 /// How much earlier and later than the histogram says.
-const MARGIN: f64 = 0.1;
+const MARGIN: f64 = 0.02;
 /// The same for a mean of a few long intervals, which differ by less among each other.
-const FAR_MARGIN: f64 = 0.15;
+const FAR_MARGIN: f64 = 0.005;
 /// How many long intervals are remembered.
 const FAR: usize = 4;
 
@@ -48,7 +48,7 @@ pub(super) struct History {
     /// The sum of the bins, and of their squares.
     counted: u32,
     squares: u32,
-    /// Intervals beyond the last bin, and the last of these, in seconds.
+    /// How many intervals were beyond the last bin, and the last of these, in seconds.
     beyond: u32,
     far: [u32; FAR],
     /// A mean of all intervals that follows them, in microseconds.
@@ -98,39 +98,43 @@ impl History {
             return unknown;
         }
         if self.beyond * 2 > known {
-            return self.far_window().unwrap_or_else(|| self.cut(0, BINS, worth, fixed));
+            return self.far_window(worth).unwrap_or_else(|| self.cut(0, BINS, worth));
         }
         if self.variation() < REPRESENTATIVE {
-            return self.cut(0, BINS, worth, fixed);
+            return self.cut(0, BINS, worth);
         }
         let (head, tail) = (self.percentile(5), self.percentile(99) + 1);
-        self.cut(head, tail, worth, fixed)
+        self.cut(head, tail, worth)
     }
 
-    fn far_window(&self) -> Option<Window> {
+    /// Around the mean of the last intervals beyond the bins, as wide as these differ; `None` if that is too wide to
+    /// pay.
+    fn far_window(&self, worth: u64) -> Option<Window> {
         let far = &self.far[..FAR.min(self.beyond as usize)];
         let mean = far.iter().map(|seconds| f64::from(*seconds)).sum::<f64>() / far.len().max(1) as f64;
-        let alike = far.iter().all(|seconds| (f64::from(*seconds) - mean).abs() <= mean * FAR_MARGIN);
-        (far.len() >= 2 && alike).then(|| Window {
-            prewarm: Some((mean * (1.0 - FAR_MARGIN) * 1e6) as u64),
+        let apart = far.iter().map(|seconds| (f64::from(*seconds) - mean).abs()).fold(0.0, f64::max);
+        let margin = (2.0 * apart + mean * FAR_MARGIN).max(60.0);
+        (far.len() >= 2 && margin * 2e6 < worth as f64).then(|| Window {
+            prewarm: Some(((mean - margin) * 1e6) as u64),
             linger: self.linger(),
-            keep: (mean * (1.0 + FAR_MARGIN) * 1e6) as u64,
+            keep: ((mean + margin) * 1e6) as u64,
         })
     }
 
-    /// Of the windows within bins `head..tail`, the one that pays most: each start that it saves is worth `worth`, each
+    /// Of the windows within bins `head..tail` and of those from 0 on, the one that pays most: each start that it saves is worth `worth`, each
     /// microsecond that something idles costs one.
-    fn cut(&self, head: usize, tail: usize, worth: u64, _fixed: u64) -> Window {
-        let short = MINUTE as f64;
+    fn cut(&self, head: usize, tail: usize, worth: u64) -> Window {
+        let minute = MINUTE as f64;
         let (mut best, mut best_gain) = (Window { prewarm: None, linger: 0, keep: MINUTE }, f64::MIN);
         let mut consider = |from: usize| {
-            let begin = if from == 0 { 0.0 } else { from as f64 * (1.0 - MARGIN) * short };
+            // Half a bin earlier, so that what takes long to start is ready.
+            let begin = if from == 0 { 0.0 } else { (from as f64 - 0.5) * (1.0 - MARGIN) * minute };
             let mut gain = 0.0;
             let mut left = self.counted + self.beyond;
             for bin in 1..tail {
-                let end = (bin + 1) as f64 * short;
+                let end = (bin + 1) as f64 * minute;
                 let count = self.bin(bin);
-                let at = (bin as f64 + 0.5) * short;
+                let at = (bin as f64 + 0.5) * minute;
                 if at < begin {
                     left -= count;
                     continue;
@@ -141,7 +145,7 @@ impl History {
                 let total = gain - f64::from(left) * (end - begin);
                 if count > 0 && total > best_gain {
                     best_gain = total;
-                    let keep = (end * (1.0 + MARGIN)).min(end + 10.0 * short) as u64;
+                    let keep = (end * (1.0 + MARGIN)) as u64;
                     best =
                         Window { prewarm: (from > 0).then_some(begin as u64), linger: self.linger(), keep };
                 }
@@ -154,8 +158,9 @@ impl History {
         if best_gain <= 0.0 { Window { prewarm: None, linger: 0, keep: MINUTE } } else { best }
     }
 
+    /// For how long to keep what is let go, for the sake of calls in quick succession.
     fn linger(&self) -> u64 {
-        if self.short * 20 > self.counted + self.beyond { MINUTE } else { 0 }
+        if u64::from(self.short) * 20 > u64::from(self.counted + self.beyond) { MINUTE } else { 0 }
     }
 
     fn bin(&self, bin: usize) -> u32 {
@@ -179,5 +184,73 @@ impl History {
         let mean = f64::from(self.counted) / BINS as f64;
         let variance = f64::from(self.squares) / BINS as f64 - mean * mean;
         variance.max(0.0).sqrt() / mean.max(f64::MIN_POSITIVE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORTH: u64 = 30 * MINUTE;
+    const FIXED: u64 = 10 * MINUTE;
+
+    fn after(minutes: impl IntoIterator<Item = f64>) -> Window {
+        let mut history = History::default();
+        for minutes in minutes {
+            history.record((minutes * MINUTE as f64) as u64);
+        }
+        history.window(WORTH, FIXED)
+    }
+
+    #[test]
+    fn it_says_nothing_until_it_has_seen_enough() {
+        let unknown = Window { prewarm: None, linger: 0, keep: FIXED };
+        assert_eq!(after([]), unknown);
+        assert_eq!(after([30.0, 30.0]), unknown);
+        assert_eq!(after([0.1; 1000]), unknown, "what is called all the time shows nothing of its silences");
+    }
+
+    #[test]
+    fn a_regular_function_is_ready_just_before_its_call() {
+        let window = after([30.2; 5]);
+        let prewarm = window.prewarm.unwrap();
+        assert!((28 * MINUTE..30 * MINUTE).contains(&prewarm), "{window:?}");
+        assert!((30 * MINUTE + MINUTE / 2..33 * MINUTE).contains(&window.keep), "{window:?}");
+        assert_eq!(window.linger, 0);
+        // Called twice each time: the second call comes at once.
+        assert_eq!(after([30.2, 0.1].repeat(5)).linger, MINUTE);
+    }
+
+    #[test]
+    fn beyond_the_bins_only_what_is_alike_is_waited_for() {
+        let window = after([720.0, 720.1, 719.9]);
+        assert!(
+            window.prewarm.is_some_and(|prewarm| (700 * MINUTE..720 * MINUTE).contains(&prewarm)),
+            "{window:?}"
+        );
+        assert!(window.keep < 740 * MINUTE, "{window:?}");
+        assert_eq!(after([300.0, 900.0, 500.0]), Window { prewarm: None, linger: 0, keep: MINUTE });
+    }
+
+    #[test]
+    fn idle_time_is_spent_only_where_it_pays() {
+        // Mostly a few minutes, now and then hours: kept through the former.
+        let window = after([2.5, 3.5, 4.5, 2.5, 3.5, 180.0]);
+        assert!((4 * MINUTE..10 * MINUTE).contains(&window.keep) && window.prewarm.is_none(), "{window:?}");
+        // Each silence is longer than a start is worth.
+        let window = after([65.5, 80.5, 95.5, 120.5, 150.5, 180.5, 200.5, 230.5]);
+        assert!(window.prewarm.is_some() || window.keep == MINUTE, "{window:?}");
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten() {
+        let mut history = History::default();
+        for minutes in [90; 300].into_iter().chain([3; 2000]) {
+            history.record(minutes * MINUTE);
+        }
+        assert!(history.window(WORTH, FIXED).keep < 10 * MINUTE);
+        assert!((history.rate() - 1.0 / 180.0).abs() < 1e-4);
+        let bins = history.bins.as_ref().unwrap();
+        assert_eq!(history.counted, bins.iter().map(|count| u32::from(*count)).sum::<u32>());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// How much idle time of an environment of the usual size one avoided start is worth. Where memory is short, the budget decides
 /// before this does.
-const START_IS_WORTH: u64 = 25 * MINUTE;
+const START_IS_WORTH: u64 = 30 * MINUTE;
 /// The size of which that is said.
 const USUAL_BYTES: f64 = 128.0 * 1_048_576.0;
 /// How long more environments idle than the one that its version's next call will take.
@@ -185,9 +185,16 @@ impl Scheduler {
     /// For how long the version is kept, from its last call on.
     fn window(&mut self, version: VersionId) -> Window {
         let fixed = Window { prewarm: None, linger: 0, keep: self.policy.idle };
+        // What is kept is the last environment, and its template with it.
+        let template = match self.versions.get(version.0).map(|entry| entry.mould) {
+            Some(Mould::Ready(template)) => {
+                self.templates.get(template.0).map_or(0, |template| template.bytes)
+            }
+            _ => 0,
+        };
         match self.versions.get_mut(version.0) {
             Some(entry) if self.policy.adaptive => {
-                let scale = (USUAL_BYTES / entry.idle_bytes.max(1) as f64).clamp(0.25, 4.0);
+                let scale = (USUAL_BYTES / (entry.idle_bytes + template).max(1) as f64).clamp(0.25, 4.0);
                 entry.window((START_IS_WORTH as f64 * scale) as u64, self.policy.idle)
             }
             _ => fixed,

@@ -14,7 +14,7 @@ const MOST_STOCK: usize = 8;
 #[derive(Debug)]
 pub(super) struct Template {
     pub(super) version: VersionId,
-    bytes: u64,
+    pub(super) bytes: u64,
     /// When it was last forked.
     used: Moment,
     stock: usize,
