@@ -72,8 +72,10 @@ impl Rooms {
             Telemetry::open(&config.data_dir, telemetry_options(config)).map_err(RoomsError::Telemetry)?;
 
         let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), HostOptions::default());
-        let starts = starts(config, Arc::clone(&host));
-        let engine = Engine::new(host, engine_options(config));
+        let obstacle = fork_obstacle(config, in_force);
+        let starts = starts(config, obstacle, Arc::clone(&host));
+        let options = EngineOptions { fork_start: obstacle.is_none(), ..engine_options(config) };
+        let engine = Engine::new(host, options);
         let observer = Arc::new(Retire(engine.clone()));
         let functions = Functions::open(store.clone(), &config.data_dir.join(PACKAGES), observer)
             .await
@@ -165,7 +167,6 @@ fn engine_options(config: &Config) -> EngineOptions {
         idle: config.idle_timeout,
         adaptive_idle: config.keep_by_history,
         freeze_after: FREEZE_AFTER,
-        fork_start: config.fork_start,
         spares: config.spares,
         longest_wait: config.longest_wait,
         version_starts_per_second: config.version_starts_per_second,
@@ -174,16 +175,24 @@ fn engine_options(config: &Config) -> EngineOptions {
     }
 }
 
+/// Why no environment of this server starts by fork, whatever its function is like.
+fn fork_obstacle(config: &Config, in_force: &InForce) -> Option<&'static str> {
+    if !config.fork_start {
+        return Some("fork_start is off on this server");
+    }
+    // Sandboxes to fork into are made below the template's user, which takes a launcher that may become that user.
+    in_force.rootless.then_some("forks need a server that root has started")
+}
+
 /// What developers may ask of starts, and what everybody is told of them.
-fn starts(config: &Config, host: Arc<Host>) -> Starts {
-    let forks = config.fork_start;
+fn starts(config: &Config, obstacle: Option<&'static str>, host: Arc<Host>) -> Starts {
     let shown = move |deployment: &Deployment| match host.start_mode(deployment) {
         StartMode::Ordinary(reason) => StartShown { start: "ordinary", reason: Some(reason) },
-        _ if !forks => {
-            StartShown { start: "ordinary", reason: Some("fork_start is off on this server".into()) }
-        }
-        StartMode::Fork => StartShown { start: "fork", reason: None },
-        StartMode::Unknown => StartShown::UNKNOWN,
+        mode => match (obstacle, mode) {
+            (Some(obstacle), _) => StartShown { start: "ordinary", reason: Some(obstacle.to_owned()) },
+            (None, StartMode::Fork) => StartShown { start: "fork", reason: None },
+            (None, _) => StartShown::UNKNOWN,
+        },
     };
     Starts { by_header: config.dev, always: start_of(&config.cold), shown: Arc::new(shown) }
 }
