@@ -721,3 +721,10 @@ fn ten_thousand_known_functions_cost_a_call_nothing() {
     assert!(machine.scheduler.timers.len() <= planned + 1);
     assert_eq!(machine.tick(2 * SECOND + 2 * MS).1, []);
 }
+
+#[test]
+fn what_is_remembered_of_a_function_is_small() {
+    // Ten thousand functions of which all have been called, each with a history: a few megabytes.
+    let bytes = size_of::<Version>() + size_of::<[u8; 240]>();
+    assert!(bytes <= 1024, "{bytes}");
+}
