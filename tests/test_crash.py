@@ -128,7 +128,7 @@ def test_nothing_is_left_after_kill_9_with_environments_running(new_server, pyth
 
 @pytest.mark.allow_errors("launcher")
 def test_nothing_is_left_when_the_launcher_is_killed(new_server, python):
-    """Without its launcher the server cannot start sandboxes; it says so and ends, or starts another.
+    """Without its launcher the server cannot start sandboxes; it says so and ends.
 
     No sandbox outlives its launcher; empty cgroups stay until the next start, since only a launcher may remove them.
     """
@@ -142,18 +142,15 @@ def test_nothing_is_left_when_the_launcher_is_killed(new_server, python):
     # The others are what it has forked: keepers of sandboxes.
     os.kill(min(launchers)[1], signal.SIGKILL)
 
-    def settled():
-        if server.process.poll() is not None:
-            return True
-        try:
-            return function.invoke(2).get("Answer") == 2
-        except Exception:
-            return False
+    until(lambda: server.process.poll() is not None, "the server to end", 20)
+    until(lambda: not traces.alive(server.traces.processes), "every process to end")
+    server.start()
 
-    until(settled, "the server to end or to work again", 20)
-    if server.process.poll() is not None:
-        until(lambda: not traces.alive(server.traces.processes), "every process to end")
-        server.start()
-        until(lambda: not [path for path in server.traces.cgroups if os.path.isdir(path)], "the old cgroups to go")
-        assert lab.Function(aws.client(server), "f").call(3) == 3
+    def old():
+        """What is still there and not in use again: names are given anew by each launcher."""
+        in_use = set().union(*(traces.cgroups_of(pid) for pid, _ in server.below()))
+        return [path for path in server.traces.cgroups - in_use if os.path.isdir(path)]
+
+    until(lambda: not old(), "the old cgroups to go")
+    assert lab.Function(aws.client(server), "f").call(3) == 3
 
