@@ -457,12 +457,13 @@ impl Environment {
         }
         let limit = u64::from(configuration.memory_mb) << 20;
         let usage = self.process.as_mut().map(|process| process.usage(limit)).unwrap_or_default();
+        let peak_bytes = self.process.as_ref().map_or(0, |process| process.told_peak(&usage, limit));
         let report = Report {
             request_id: id.as_str(),
             duration: finish.duration,
             billed_ms: finish.billed_ms,
             memory_mb: configuration.memory_mb,
-            max_memory_mb: usage.memory_peak_bytes.div_ceil(1 << 20),
+            max_memory_mb: peak_bytes.div_ceil(1 << 20),
             init: finish.init,
             status: ending.status(),
         };
@@ -487,7 +488,7 @@ impl Environment {
             duration_micros: micros(finish.duration),
             billed_millis: finish.billed_ms,
             cpu_micros,
-            max_memory_bytes: usage.memory_peak_bytes,
+            max_memory_bytes: peak_bytes,
             bytes_in: current.invocation.payload.len() as u64,
             bytes_out: ending.payload.len() as u64,
             status: ending.metered(),

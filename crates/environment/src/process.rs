@@ -101,6 +101,8 @@ pub(crate) struct Process {
     parking: Option<(Parking, Stock<Kit>)>,
     transport: Transport,
     log: LogPipe,
+    /// What it has in common with its template, in bytes; counted there and not in its own usage.
+    shared_bytes: u64,
     /// OOM kills before the event at hand: what was killed then has been survived.
     oom_kills_seen: u64,
     /// The last look at all of the usage, and when that was.
@@ -225,8 +227,9 @@ impl Process {
     }
 
     /// A process that was forked into a sandbox, at a request that was sent at `begun`.
-    pub(crate) fn forked(sandbox: Sandbox, ends: Ends, begun: Instant) -> Self {
-        Self::new(Arc::new(sandbox), Transport::Managed(ends.channel), ends.log, begun)
+    pub(crate) fn forked(sandbox: Sandbox, ends: Ends, begun: Instant, shared_bytes: u64) -> Self {
+        let process = Self::new(Arc::new(sandbox), Transport::Managed(ends.channel), ends.log, begun);
+        Self { shared_bytes, ..process }
     }
 
     fn new(sandbox: Arc<Sandbox>, transport: Transport, log: LogPipe, begun: Instant) -> Self {
@@ -237,6 +240,7 @@ impl Process {
             parking: None,
             transport,
             log,
+            shared_bytes: 0,
             oom_kills_seen: 0,
             looked: None,
             hung_up: false,
@@ -386,6 +390,13 @@ impl Process {
         self.oom_kills_seen = usage.oom_kills;
         self.looked = Some((now, usage));
         usage
+    }
+
+    /// The most memory that a function of `limit` bytes is to be told it has used: what a fork shares with its template is
+    /// memory that it would need on its own, too.
+    pub(crate) fn told_peak(&self, usage: &Usage, limit: u64) -> u64 {
+        let own = usage.memory_peak_bytes;
+        own.max((own + self.shared_bytes).min(limit))
     }
 
     /// Memory held when the last invocation ended, in bytes, as [`Process::usage`] tells it; before the first one, at this

@@ -21,6 +21,8 @@ pub struct Template {
     exit: ExitWatch,
     door: tokio::sync::Mutex<Door>,
     stock: Stock<Kit>,
+    /// What it held when it was parked, in bytes.
+    parked_bytes: u64,
     /// Its init phase, until an environment is billed for it.
     init: Mutex<Option<Duration>>,
     /// Its end is wanted.
@@ -45,6 +47,7 @@ impl Template {
     pub(crate) fn new(host: Arc<Host>, plan: Arc<Plan>, process: TemplateProcess, init: Duration) -> Self {
         let TemplateProcess { sandbox, exit, parking, stock } = process;
         Self {
+            parked_bytes: sandbox.usage().memory_bytes,
             host,
             plan,
             sandbox,
@@ -147,7 +150,7 @@ impl Template {
             let (shell, ends, descriptors) = self.stock.take().await?.open(&log_stream);
             let (forked, begun) = self.fork_into(shell, descriptors).await;
             match forked {
-                Ok(sandbox) => return Ok(Process::forked(sandbox, ends, begun)),
+                Ok(sandbox) => return Ok(Process::forked(sandbox, ends, begun, self.parked_bytes)),
                 // The shell may have been at fault: whoever shares the template's user can end its processes.
                 Err(error @ ForkError::Refused { .. }) if first => {
                     tracing::debug!(sandbox = self.sandbox.id(), %error, "trying to fork again");
