@@ -105,6 +105,7 @@ extern int napi_make_callback(napi_env, void *, napi_value, napi_value, size_t, 
     __attribute__((weak));
 extern int uv_loop_fork(struct uv_loop_s *) __attribute__((weak));
 extern int uv_loop_alive(const struct uv_loop_s *) __attribute__((weak));
+extern int uv_backend_fd(const struct uv_loop_s *) __attribute__((weak));
 extern size_t uv_handle_size(int) __attribute__((weak));
 extern int uv_prepare_init(struct uv_loop_s *, void *) __attribute__((weak));
 extern int uv_prepare_start(void *, void (*)(void *)) __attribute__((weak));
@@ -177,7 +178,14 @@ static int has_work(void) {
     uv_unref(idle.handle);
     int alive = uv_loop_alive(idle.loop);
     uv_ref(idle.handle);
-    return alive;
+    if (alive) return 1;
+    /* Tasks of V8 do not count as work to the loop, but wake it. What it waits on is readable then. */
+    struct {
+        int fd;
+        short events, found;
+    } wake = {uv_backend_fd(idle.loop), 1, 0};
+    long none[2] = {0, 0};
+    return call6(SYS_PPOLL, (long)&wake, 1, (long)none, 0, 8, 0) > 0;
 }
 
 static void tell_idle(int again) {

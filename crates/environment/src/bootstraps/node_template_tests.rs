@@ -3,7 +3,7 @@
 use super::harness::{Package, Runtime};
 use super::node_options;
 use super::node_tests::INTERPRETERS;
-use super::park_harness::Template;
+use super::park_harness::{Template, all_differ};
 use crate::frame::Kind;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -68,12 +68,7 @@ exports.handler = async () => [
     on_each(&[("app.js", code)], |template| {
         let template = template.parked();
         let values: Vec<Value> = (0..3).map(|_| value(&mut template.child(&[]), "0")).collect();
-        for position in 0..values[0].as_array().unwrap().len() {
-            let unlike = |a: usize, b: usize| assert_ne!(values[a][position], values[b][position], "{position}");
-            unlike(0, 1);
-            unlike(1, 2);
-            unlike(0, 2);
-        }
+        all_differ(&values);
     });
 }
 
@@ -100,7 +95,10 @@ exports.handler = async () => {
         // 63 degrees of freedom: a true generator is beyond this once in a hundred million.
         assert!(found[0].as_f64().unwrap() < 140.0, "{found}");
         assert!((found[1].as_f64().unwrap() - 0.5).abs() < 0.01, "{found}");
-        assert_eq!((&found[2], &found[3], &found[4], &found[5]), (&json!(true), &json!(true), &json!("random"), &json!(0)));
+        assert_eq!(
+            (&found[2], &found[3], &found[4], &found[5]),
+            (&json!(true), &json!(true), &json!("random"), &json!(0))
+        );
     });
 }
 
@@ -132,7 +130,10 @@ exports.handler = async () => 1;
         let mut template = start(node, &package, &[("WHEN", "before")]);
         let frame = template.runtime.receive().unwrap();
         let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
-        assert_eq!((frame.kind, &meta["errorType"]), (Kind::InitError, &json!("Runtime.BeforeSnapshotError")));
+        assert_eq!(
+            (frame.kind, &meta["errorType"]),
+            (Kind::InitError, &json!("Runtime.BeforeSnapshotError"))
+        );
         assert_eq!(template.runtime.finish().0.code(), Some(64));
 
         let template = start(node, &package, &[("WHEN", "after")]).parked();
@@ -140,7 +141,10 @@ exports.handler = async () => 1;
             let (frame, child) = template.restored(&[]);
             let frame = frame.unwrap();
             let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
-            assert_eq!((frame.kind, &meta["errorType"]), (Kind::InitError, &json!("Runtime.AfterRestoreError")));
+            assert_eq!(
+                (frame.kind, &meta["errorType"]),
+                (Kind::InitError, &json!("Runtime.AfterRestoreError"))
+            );
             assert!(child.finish_forked().concat().contains("not like this"));
         }
     }
@@ -149,9 +153,15 @@ exports.handler = async () => 1;
 #[test]
 fn what_a_fork_would_break_is_said_and_served_all_the_same() {
     let cases = [
-        ("const w = new (require('worker_threads').Worker)('setInterval(() => {}, 1000)', { eval: true });", "threads"),
+        (
+            "const w = new (require('worker_threads').Worker)('setInterval(() => {}, 1000)', { eval: true });",
+            "threads",
+        ),
         ("require('net').createServer().listen(0, '127.0.0.1').unref();", "socket"),
-        ("const c = require('child_process').spawn('sleep', ['60'], { stdio: 'ignore' }); c.unref(); process.on('exit', () => c.kill());", "processes"),
+        (
+            "const c = require('child_process').spawn('sleep', ['60'], { stdio: 'ignore' }); c.unref(); process.on('exit', () => c.kill());",
+            "processes",
+        ),
         ("require('fs').openSync(process.env.LAMBDA_TASK_ROOT + '/app.js');", "left something open"),
         ("require('crypto').pbkdf2('a', 'b', 3e6, 64, 'sha512', () => {});", "requests"),
     ];
@@ -276,7 +286,9 @@ fn every_way_out_of_a_child_ends_it() {
         "process.kill(process.pid, 'SIGTERM')",
     ];
     for way in ways {
-        let code = format!("exports.handler = (event, context, callback) => {{ if (event === 1) {{ {way}; }} else callback(null, 0); }};");
+        let code = format!(
+            "exports.handler = (event, context, callback) => {{ if (event === 1) {{ {way}; }} else callback(null, 0); }};"
+        );
         on_each(&[("app.js", &code)], |template| {
             let template = template.parked();
             let mut child = template.child(&[]);

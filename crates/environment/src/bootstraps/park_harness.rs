@@ -5,8 +5,8 @@ use super::{NODE, PYTHON, TEMPLATE_VARIABLE, companions};
 use crate::frame::{Frame, Kind, RestoreMeta, restore};
 use rustix::io::IoSlice;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
-    sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    recv, sendmsg, socketpair,
 };
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
@@ -135,4 +135,16 @@ pub(super) fn request(version: u8, namespaces: u8, numbers: &[i32]) -> Vec<u8> {
     bytes.extend([0; 4 + 5 * 8]);
     bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
     bytes
+}
+
+/// Each of the lists, which children of one template have answered, differs from each other one in all places.
+pub(super) fn all_differ(lists: &[serde_json::Value]) {
+    for (number, one) in lists.iter().enumerate() {
+        for other in &lists[..number] {
+            let pairs = one.as_array().unwrap().iter().zip(other.as_array().unwrap());
+            for (place, (one, other)) in pairs.enumerate() {
+                assert_ne!(one, other, "value {place} of two children");
+            }
+        }
+    }
 }
