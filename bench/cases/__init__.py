@@ -9,7 +9,7 @@ from . import at_rest, burst, cold, footprint, fork, many, rate, warm
 CASES = {
     "warm": (warm.measure, 330),
     "cold": (cold.measure, 240),
-    "fork": (fork.measure, 120),
+    "fork": (fork.measure, 200),
     "burst": (burst.measure, 60),
     "rate": (rate.measure, 90),
     "memory": (footprint.measure, 120),

@@ -6,6 +6,7 @@ takes in development mode; a signature less to check is the only difference (und
 """
 
 import contextlib
+import os
 import shutil
 import time
 
@@ -30,14 +31,29 @@ def measure(bench, base, flags):
     ping = floors.ping(0.2)
     bench.raw["ping"] = ping
     bench.row("a Unix-socket ping-pong between two processes", "", f"p50 {ping['p50_us']:.1f} us")
-    with Server(base, [*flags, "--dev"]) as server:
-        for what, deploy, floor in functions(bench, base, paths, names):
-            say(f"cold by fork, {what}")
-            try:
-                deploy(server)
-                one(bench, server, what, floor)
-            except Unmeasured as why:
-                bench.failure(f"cold by fork, {what}", why)
+    for place, prefix in (("free", []), ("pinned", ["taskset", "-c", "0"])):
+        if prefix and not shutil.which("taskset"):
+            continue
+        with Server(base / place, [*flags, "--dev"], prefix) as server, pinned(place == "pinned"):
+            for what, deploy, floor in functions(bench, server.base, paths, names):
+                say(f"cold by fork, {what}, {place}")
+                try:
+                    deploy(server)
+                    one(bench, server, what, place, floor)
+                except Unmeasured as why:
+                    bench.failure(f"cold by fork, {what}, {place}", why)
+
+
+@contextlib.contextmanager
+def pinned(wanted):
+    """The client, and floors that it starts, on core 0 as well."""
+    before = os.sched_getaffinity(0)
+    if wanted:
+        os.sched_setaffinity(0, {0})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def functions(bench, base, paths, names):
@@ -61,34 +77,34 @@ def deploy_heavy(server, base, path, name):
     server.deploy_directory("heavy", code)
 
 
-def one(bench, server, what, floor):
-    """The three starts of one function, and its floor."""
+def one(bench, server, what, place, floor):
+    """The three starts of one function, and its floor. Targets are for those that the scheduler places."""
     name = {"Python": "light", "Node": "light-node"}.get(what, "heavy")
     floor_name, floor_ms = "", None
     with contextlib.suppress(Unmeasured):
         floor_name, floor_ms = floor()
-        bench.raw[f"fork-floor-{name}"] = floor_ms
+        bench.raw[f"fork-floor-{name}-{place}"] = floor_ms
     with server.client() as client:
         client.invoke(name)
         seen = {kind: starts(client, name, kind, bench.rounds(*rounds)) for kind, rounds in
-                (("spare", (100, 3)), ("fork", (100, 3)), ("ordinary", (10, 1)))}
+                (("spare", (100, 3)), ("fork", (100, 3)), ("ordinary", (10, 1))) if kind != "ordinary" or place == "free"}
     for kind, (found, others) in seen.items():
-        bench.raw[f"start-{kind}-{name}"] = {"ms": found, "others": others}
+        bench.raw[f"start-{kind}-{name}-{place}"] = {"ms": found, "others": others}
         if not found:
-            bench.failure(f"cold, {what}, {kind}", Skipped(f"all {others} starts were of another kind"))
+            bench.failure(f"cold, {what}, {kind}, {place}", Skipped(f"all {others} starts were of another kind"))
             continue
         p50, p99 = part(found, 0.5), part(found, 0.99)
         target, met = "", None
-        if kind == "spare":
+        if place == "free" and kind == "spare":
             target, met = f"<= {SPARE_MS} ms, p99 {SPARE_P99_MS} ms", p50 <= SPARE_MS and p99 <= SPARE_P99_MS
-        elif kind == "fork":
+        elif place == "free" and kind == "fork":
             limit = FORK_MS[what]
             target, met = f"<= {limit} ms, p99 {limit * 5} ms", p50 <= limit and p99 <= limit * 5
         text = spread(found) + (f" ({others} of another kind left out)" if others else "")
         against = kind == "fork" and floor_ms
-        bench.row(f"cold, {what}, {kind}", text, f"{floor_name}: {part(floor_ms, 0.5):.2f} ms" if against else None,
+        bench.row(f"cold, {what}, {kind}, {place}", text, f"{floor_name}: {part(floor_ms, 0.5):.2f} ms" if against else None,
                   p50 / part(floor_ms, 0.5) if against else None, target, met)
-    if "numpy" in what and seen["fork"][0] and seen["ordinary"][0]:
+    if "numpy" in what and seen["fork"][0] and seen.get("ordinary", [None])[0]:
         times = part(seen["ordinary"][0], 0.5) / part(seen["fork"][0], 0.5)
         bench.row(f"{what}: a fork is faster than an ordinary start", f"{times:.0f} times", target=f">= {TIMES_FASTER} times", met=times >= TIMES_FASTER)
 
