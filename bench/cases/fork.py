@@ -5,6 +5,7 @@ same on both sides of the sandbox, and no answer's way back is in the figure. St
 takes in development mode; a signature less to check is the only difference (under 10 us).
 """
 
+import base64
 import contextlib
 import os
 import shutil
@@ -71,10 +72,17 @@ def functions(bench, base, paths, names):
 
 
 def deploy_heavy(server, base, path, name):
+    """With what Python has compiled, which `martlet deploy` leaves out: an ordinary start is to cost the imports, not the compiler."""
     code = base / "code" / "heavy"
     shutil.copytree(heavy(path, name), code)
     (code / "app.py").write_text(FIRST_LINE.format(imports=HEAVY_IMPORTS))
-    server.deploy_directory("heavy", code)
+    package = shutil.make_archive(str(base / "heavy"), "zip", code)
+    with open(package, "rb") as file, server.client() as client:
+        client.call("POST", "/2015-03-31/functions", {
+            "FunctionName": "heavy", "Runtime": name, "Handler": "app.handler", "Role": "arn:aws:iam::000000000000:role/bench", "MemorySize": 1769,
+            "Timeout": 30, "Code": {"ZipFile": base64.b64encode(file.read()).decode()}})
+        while client.call("GET", "/2015-03-31/functions/heavy/configuration")["State"] == "Pending":
+            time.sleep(0.05)
 
 
 def one(bench, server, what, place, floor):
