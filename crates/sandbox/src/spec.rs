@@ -129,6 +129,20 @@ impl SandboxSpec {
     /// Descriptors that can be handed to one sandbox.
     pub const MAX_DESCRIPTORS: usize = 64;
 
+    /// What of a template's specification its shells need: they have its root already and run nothing. Much smaller.
+    pub(crate) fn of_shells(&self) -> Self {
+        Self {
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: String::new(),
+            hostname: self.hostname.clone(),
+            binds: Vec::new(),
+            files: Vec::new(),
+            listen: None,
+            ..*self
+        }
+    }
+
     /// Checks everything that can be known to be wrong before any work is done.
     pub(crate) fn validate(&self) -> Result<(), Invalid> {
         let program = self.argv.first().ok_or_else(|| Invalid::new("argv", "is empty"))?;

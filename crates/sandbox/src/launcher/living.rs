@@ -57,7 +57,7 @@ struct Living {
 /// What a sandbox is to others.
 enum Role {
     Plain,
-    /// Shells are made below it, each by its specification. Its pid 1 lives as long as any of them.
+    /// Shells are made below it, each by what of its specification concerns them. Its pid 1 lives as long as any of them.
     Template {
         spec: Box<SandboxSpec>,
         shells: usize,
@@ -76,7 +76,7 @@ enum Role {
 impl Role {
     fn of(spec: &SandboxSpec) -> Self {
         if spec.forkable {
-            Self::Template { spec: Box::new(spec.clone()), shells: 0, main_ended: false }
+            Self::Template { spec: Box::new(spec.of_shells()), shells: 0, main_ended: false }
         } else {
             Self::Plain
         }
