@@ -23,8 +23,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use warm::Place;
 
-/// How often one event is given to another environment because the one before died without having seen it.
+/// How many new environments may die in a row without having seen one event that was given to them.
 const REDELIVERIES: u32 = 3;
+/// The same with those that stood ready: whatever killed one may have killed all of them, and nobody had noticed yet.
+const REDELIVERIES_IN_ALL: u32 = 16;
 
 /// Why an invocation was not run. Nothing of it reached the function.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -149,7 +151,8 @@ impl<H: Host> Engine<H> {
         wanted: Wanted,
     ) -> Result<Ran, Rejected> {
         let mut place = self.shared.arrive(deployment, wanted)?;
-        for _ in 0..REDELIVERIES {
+        let (mut new, mut in_all) = (0, 0);
+        loop {
             let (mut busy, start) = match place {
                 Place::Ready(busy, start) => (busy, start),
                 Place::Line(line) => line.wait().await?,
@@ -158,11 +161,15 @@ impl<H: Host> Engine<H> {
                 Completion::Done(completed) => return Ok(Ran { completed, start }),
                 Completion::Undelivered(back) => {
                     invocation = back;
+                    in_all += 1;
+                    new += u32::from(matches!(start, Start::Fork | Start::Ordinary));
+                    if new == REDELIVERIES || in_all == REDELIVERIES_IN_ALL {
+                        return Err(Rejected::KeepsDying(in_all));
+                    }
                     place = Place::Line(busy.exchange().ok_or(Rejected::Closing)?);
                 }
             }
         }
-        Err(Rejected::KeepsDying(REDELIVERIES))
     }
 
     /// Makes every environment of the function stale but those of the revisions that `keep` approves: idle ones stop now, busy
