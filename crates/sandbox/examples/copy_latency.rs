@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         instance,
         uid_base: 1_900_000_000,
         uid_count: 64,
-        tmp: if std::env::var_os("MEM").is_some() { TmpKind::Memory } else { TmpKind::Disk },
+        tmp: TmpKind::Disk,
         ahead: 0,
     };
     let process = Launcher::start(options)?;

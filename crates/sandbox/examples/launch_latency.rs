@@ -1,5 +1,6 @@
 //! How long a launch takes: from the call to the program running, and to its end seen. Run as root for full isolation:
-//! `cargo run --release -p martlet-sandbox --example launch_latency [COUNT]`.
+//! `cargo run --release -p martlet-sandbox --example launch_latency [COUNT]`. With `AHEAD` in the environment two sandboxes are
+//! kept made ahead.
 
 use std::time::{Duration, Instant};
 

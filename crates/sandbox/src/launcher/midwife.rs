@@ -37,43 +37,32 @@ pub(super) fn clone_below(
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Side, Fault> {
-    let (news, tell) = line()?;
-    let Some(midwife) = sys::fork().at(Step::Namespaces, "midwife")? else {
-        drop(news);
-        let told = match attend(template, flags, cgroup) {
-            Ok(Attended::Child) => return Ok(Side::Child),
-            Ok(Attended::Birth(pidfd)) => wire::send(&tell, &News::Born, &[pidfd.as_fd()]),
-            Err(fault) => wire::send(&tell, &News::Failed(fault), &[]),
-        };
-        sys::exit_now(i32::from(told.is_err()));
-    };
-    drop(tell);
-    let heard = hear(&news);
-    sys::wait_for(midwife).at(Step::Namespaces, "midwife")?;
-    let pidfd = heard?;
-    let proc = openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::Namespaces, "/proc")?;
-    Ok(Side::Parent { pid: pid_of(&proc, &pidfd)?, pidfd })
+    match by_a_child("midwife", || attend(template, flags, cgroup))? {
+        Some(pidfd) => Ok(Side::Parent { pid: pid_of(&proc_in_sight()?, &pidfd)?, pidfd }),
+        None => Ok(Side::Child),
+    }
 }
 
-enum Attended {
-    /// This is the child.
-    Child,
-    /// It was born.
-    Birth(OwnedFd),
-}
-
-fn attend(template: &OwnedFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Attended, Fault> {
+/// What the midwife does.
+fn attend(template: &OwnedFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Fault> {
     // What is in sight now numbers processes as the launcher does.
-    let proc = openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::Namespaces, "/proc")?;
+    let proc = proc_in_sight()?;
     sys::setns(template, libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS)
         .at(Step::Namespaces, "the template's")?;
+    let Some(pidfd) = by_a_child("mother", || give_birth(flags, cgroup))? else { return Ok(Side::Child) };
+    let pid = pid_of(&proc, &pidfd)?;
+    map_user(&proc, pid).at(Step::UserMap, format!("{INNER_UID} of the template"))?;
+    Ok(Side::Parent { pid, pidfd })
+}
+
+/// Has a child of this process, called `name`, `create` another one, and waits for its end. Returns a pidfd of what was created;
+/// `None` in that process itself.
+fn by_a_child(name: &str, create: impl FnOnce() -> Result<Side, Fault>) -> Result<Option<OwnedFd>, Fault> {
     let (news, tell) = line()?;
-    let Some(mother) = sys::fork().at(Step::Namespaces, "mother")? else {
+    let Some(child) = sys::fork().at(Step::Namespaces, name)? else {
         drop(news);
-        let told = match give_birth(flags, cgroup) {
-            Ok(Side::Child) => return Ok(Attended::Child),
+        let told = match create() {
+            Ok(Side::Child) => return Ok(None),
             Ok(Side::Parent { pidfd, .. }) => wire::send(&tell, &News::Born, &[pidfd.as_fd()]),
             Err(fault) => wire::send(&tell, &News::Failed(fault), &[]),
         };
@@ -81,10 +70,13 @@ fn attend(template: &OwnedFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Res
     };
     drop(tell);
     let heard = hear(&news);
-    sys::wait_for(mother).at(Step::Namespaces, "mother")?;
-    let pidfd = heard?;
-    map_user(&proc, pid_of(&proc, &pidfd)?).at(Step::UserMap, format!("{INNER_UID} of the template"))?;
-    Ok(Attended::Birth(pidfd))
+    sys::wait_for(child).at(Step::Namespaces, name)?;
+    heard.map(Some)
+}
+
+fn proc_in_sight() -> Result<OwnedFd, Fault> {
+    openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Namespaces, "/proc")
 }
 
 /// Who creates a user namespace owns it: it must be the template's user who does.
