@@ -107,29 +107,24 @@ def isolation_flags(base):
     return flags
 
 
-def interpreters():
-    """Paths of the newest Python and Node that Martlet finds."""
+def newest():
+    """Name and row of the newest runtime of each language that Martlet finds."""
     found = json.loads(subprocess.run([str(MARTLET), "runtimes", "--output", "json"], capture_output=True, text=True).stdout)
-    rows = found if isinstance(found, list) else found.get("runtimes", [])
     result = {}
-    for row in rows:
+    for row in found if isinstance(found, list) else found.get("runtimes", []):
         name = row.get("runtime") or row.get("name") or ""
         number = [int(part) for part in re.findall(r"\d+", name)]
         for language in ("python", "nodejs"):
-            if name.startswith(language) and number > result.get(language, ([], None))[0]:
-                result[language] = (number, row.get("path") or row.get("interpreter"))
-    return {language: path for language, (_, path) in result.items()}
+            if name.startswith(language) and number > result.get(language, ([],))[0]:
+                result[language] = (number, name, row)
+    return {language: (name, row) for language, (_, name, row) in result.items()}
+
+
+def interpreters():
+    """Paths of the newest Python and Node that Martlet finds."""
+    return {language: row.get("path") or row.get("interpreter") for language, (_, row) in newest().items()}
 
 
 def runtime_names():
     """The names of the newest runtimes: python3.11, nodejs20.x."""
-    found = json.loads(subprocess.run([str(MARTLET), "runtimes", "--output", "json"], capture_output=True, text=True).stdout)
-    rows = found if isinstance(found, list) else found.get("runtimes", [])
-    names = {}
-    for row in rows:
-        name = row.get("runtime") or row.get("name") or ""
-        number = [int(part) for part in re.findall(r"\d+", name)]
-        for language in ("python", "nodejs"):
-            if name.startswith(language) and number > names.get(language, ([], None))[0]:
-                names[language] = (number, name)
-    return {language: name for language, (_, name) in names.items()}
+    return {language: name for language, (name, _) in newest().items()}
