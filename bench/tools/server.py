@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -67,6 +68,13 @@ class Server:
         directory = self.base / "code" / name
         directory.mkdir(parents=True, exist_ok=True)
         (directory / file).write_text(source)
+        self.deploy_directory(name, directory, memory)
+
+    def deploy_executable(self, name, program, memory=1769):
+        """Deploys a program that speaks the Runtime API itself."""
+        directory = self.base / "code" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copy(program, directory / "bootstrap")
         self.deploy_directory(name, directory, memory)
 
     def deploy_directory(self, name, directory, memory=1769):
