@@ -107,8 +107,77 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
     Ok((pid != 0).then_some(pid as i32))
 }
 
+/// Where a child that shares this process' memory keeps its frames; the page below is never mapped.
+pub(crate) struct Stack {
+    base: *mut libc::c_void,
+}
+
+impl Stack {
+    const BYTES: usize = 512 << 10;
+    const GUARD: usize = 64 << 10;
+
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), Self::BYTES, libc::PROT_NONE, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = Self { base };
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range lies inside of the mapping that was just made.
+        let opened = unsafe { libc::mprotect(base.byte_add(Self::GUARD), Self::BYTES - Self::GUARD, access) };
+        check(opened.into())?;
+        Ok(stack)
+    }
+
+    fn top(&self) -> *mut libc::c_void {
+        // SAFETY: one past the end of the mapping, which is aligned to a page.
+        unsafe { self.base.byte_add(Self::BYTES) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's own; no child runs on it any more, since its parent waits for its end.
+        unsafe { libc::munmap(self.base, Self::BYTES) };
+    }
+}
+
+/// Calls `work` in a child that shares memory and descriptors with this process, which stands still meanwhile: like a call,
+/// but what the kernel keeps for each process (its user, its namespaces) is the child's own. Copies no page tables.
+/// `None` when the child was killed.
+///
+/// Only for single-threaded processes.
+pub(crate) fn call_apart<T>(stack: &mut Stack, work: impl FnOnce() -> T) -> io::Result<Option<T>> {
+    struct Call<W, T> {
+        work: Option<W>,
+        result: Option<T>,
+    }
+    extern "C" fn run<W: FnOnce() -> T, T>(call: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: points to the call below, whose frame stands still.
+        let call = unsafe { &mut *call.cast::<Call<W, T>>() };
+        // A panic may not leave this function; its message is out already, and the missing result tells the parent.
+        call.result = call
+            .work
+            .take()
+            .and_then(|work| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok());
+        0
+    }
+    fn entry<W: FnOnce() -> T, T>(_: &Call<W, T>) -> extern "C" fn(*mut libc::c_void) -> libc::c_int {
+        run::<W, T>
+    }
+    let mut call = Call { work: Some(work), result: None };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: the stack is exclusively borrowed and large enough for what the launcher does; the function gets what it
+    // expects. The parent, which has no other thread, goes on only when the child has ended, so nothing is touched by two.
+    let pid = check(unsafe { libc::clone(entry(&call), stack.top(), flags, (&raw mut call).cast()) }.into())?;
+    wait_for(pid as i32)?;
+    Ok(call.result)
+}
+
 /// Waits for the end of a child, and reaps it.
-pub(crate) fn wait_for(pid: i32) -> io::Result<()> {
+fn wait_for(pid: i32) -> io::Result<()> {
     loop {
         // SAFETY: a null status asks for none.
         match check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }.into()) {
@@ -398,4 +467,33 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
         libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The tests run beside other threads, so what is called apart here does nothing that could meet them.
+
+    #[test]
+    fn what_is_called_apart_returns_its_result_and_is_another_process() {
+        let mut stack = Stack::new().expect("stack");
+        let own = std::process::id();
+        let mut heard = 0;
+        let called = call_apart(&mut stack, || {
+            heard = 7;
+            // SAFETY: asks for a number.
+            unsafe { libc::getpid() as u32 }
+        });
+        assert_eq!(heard, 7, "memory is shared");
+        assert_ne!(called.expect("call").expect("result"), own, "the process is another one");
+    }
+
+    #[test]
+    fn what_is_killed_apart_is_missed() {
+        let mut stack = Stack::new().expect("stack");
+        // SAFETY: kills the calling process, which is the child's own.
+        let called = call_apart(&mut stack, || unsafe { libc::kill(libc::getpid(), libc::SIGKILL) });
+        assert!(called.expect("call").is_none());
+    }
 }

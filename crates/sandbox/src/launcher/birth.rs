@@ -12,7 +12,7 @@ use crate::cgroup::{Group, Limits};
 use crate::child::{self, Plan, Role, Task};
 use crate::error::{At, Fault, Step};
 use crate::launcher::images::Used;
-use crate::launcher::midwife;
+use crate::launcher::midwife::Delivery;
 use crate::launcher::root::{self, NewRoot};
 use crate::launcher::workplace::{INNER_UID, Workplace};
 use crate::spec::SandboxSpec;
@@ -137,7 +137,7 @@ fn tmp(workplace: &mut Workplace, owner: u32, spec: &SandboxSpec) -> Result<(Own
 
 /// Creates the child; its root, if it has one of its own, is the working directory.
 fn bear(
-    workplace: &Workplace,
+    workplace: &mut Workplace,
     task: Option<Task>,
     tmp: Option<OwnedFd>,
     group: Option<&Group>,
@@ -150,21 +150,25 @@ fn bear(
     rustix::io::ioctl_fionbio(&ending, true).at(Step::Namespaces, "pipe")?;
     let cradle = group.and_then(Group::cradle);
     let doors = group.map(Group::doors).transpose()?.unwrap_or_default();
-    let side = match template {
-        Some(template) => midwife::clone_below(template, NAMESPACES as u64, cradle)?,
-        None => sys::clone3(NAMESPACES as u64, cradle).at(Step::Namespaces, NAMED)?,
+    let mut plan =
+        Some(Plan { policy: &workplace.policy, task, tmp, doors, talk: childs_talk, ending: childs_ending });
+    let mut child = || {
+        if let Some(plan) = plan.take() {
+            child::become_init(plan)
+        }
     };
-    match side {
-        Side::Child => child::become_init(Plan {
-            policy: &workplace.policy,
-            task,
-            tmp,
-            doors,
-            talk: childs_talk,
-            ending: childs_ending,
-        }),
-        Side::Parent { pid, pidfd } => Ok(Born { pid, pidfd, talk, ending, image: None }),
-    }
+    let flags = NAMESPACES as u64;
+    let (pid, pidfd) = match template {
+        Some(template) => workplace.nursery.deliver(&Delivery { template, flags, cgroup: cradle }, child)?,
+        None => match sys::clone3(flags, cradle).at(Step::Namespaces, NAMED)? {
+            Side::Child => {
+                child();
+                sys::exit_now(1)
+            }
+            Side::Parent { pid, pidfd } => (pid, pidfd),
+        },
+    };
+    Ok(Born { pid, pidfd, talk, ending, image: None })
 }
 
 fn own_pipes(fds: &[(OwnedFd, RawFd)], owner: u32) -> Result<(), Fault> {

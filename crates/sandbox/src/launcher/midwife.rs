@@ -2,103 +2,100 @@
 //! any capability join a user namespace that its uid owns (user_namespaces(7)), and that is how a copy of the template
 //! gets in without a privilege ever being given to code that nobody trusts.
 //!
-//! The launcher cannot come back from a user namespace, so a short-lived process goes there in its place, the midwife. It
-//! keeps the launcher's uid, which is nobody inside, but may write the map of the new namespace; its own child becomes the
-//! template's user and creates the namespaces. Neither runs a line of anybody else's code, and neither can be read or
-//! traced by the template: their memory is the launcher's and not dumpable.
+//! The launcher cannot come back from a user namespace, so a short-lived process goes there in its place, the midwife. She
+//! keeps the launcher's uid, which is nobody inside, but may write the map of the new namespace; her own child, the mother,
+//! acts as the template's user and creates the namespaces. Neither runs a line of anybody else's code. Both share the
+//! launcher's memory, which is not dumpable, so the template can neither read nor trace them; and only the effective user
+//! of the mother is the template's, so it cannot signal her either.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
-use rustix::process::{Gid, Uid};
+use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Fault, Step};
 use crate::launcher::birth::NAMED;
 use crate::launcher::workplace::INNER_UID;
-use crate::sys::{self, Side};
-use crate::wire;
+use crate::sys::{self, Side, Stack};
 
-/// Of the birth, from the midwife and her child; a pidfd comes with a birth.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum News {
-    Born,
-    Failed(Fault),
+/// Where midwife and mother work.
+pub(super) struct Nursery {
+    midwife: Stack,
+    mother: Stack,
 }
 
-/// As [`sys::clone3`], below the user and pid namespaces of `template` (a pidfd of its pid 1). The child's user is mapped
-/// when this returns; its parent is the template's pid 1, which will reap it.
-pub(super) fn clone_below(
-    template: &OwnedFd,
-    flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-) -> Result<Side, Fault> {
-    match by_a_child("midwife", || attend(template, flags, cgroup))? {
-        Some(pidfd) => Ok(Side::Parent { pid: pid_of(&proc_in_sight()?, &pidfd)?, pidfd }),
-        None => Ok(Side::Child),
+/// What is created below a template.
+pub(super) struct Delivery<'a> {
+    /// A pidfd of the template's pid 1.
+    pub(super) template: &'a OwnedFd,
+    pub(super) flags: u64,
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
+}
+
+impl Nursery {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { midwife: Stack::new()?, mother: Stack::new()? })
+    }
+
+    /// As [`sys::clone3`], below the user and pid namespaces of a template; the child runs `child`. Its user is mapped when
+    /// this returns; its parent is the template's pid 1, which will reap it.
+    pub(super) fn deliver(
+        &mut self,
+        delivery: &Delivery<'_>,
+        child: impl FnMut(),
+    ) -> Result<(i32, OwnedFd), Fault> {
+        // Numbers processes as the launcher does; out of sight where the midwife goes.
+        let proc = openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .at(Step::Namespaces, "/proc")?;
+        let Self { midwife, mother } = self;
+        let delivered = sys::call_apart(midwife, || attend(&proc, mother, delivery, child));
+        keep_to_ourselves()?;
+        heard("midwife", delivered)
     }
 }
 
 /// What the midwife does.
-fn attend(template: &OwnedFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Fault> {
-    // What is in sight now numbers processes as the launcher does.
-    let proc = proc_in_sight()?;
-    sys::setns(template, libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS)
+fn attend(
+    proc: &OwnedFd,
+    mother: &mut Stack,
+    delivery: &Delivery<'_>,
+    child: impl FnMut(),
+) -> Result<(i32, OwnedFd), Fault> {
+    sys::setns(delivery.template, libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS)
         .at(Step::Namespaces, "the template's")?;
-    let Some(pidfd) = by_a_child("mother", || give_birth(flags, cgroup))? else { return Ok(Side::Child) };
-    let pid = pid_of(&proc, &pidfd)?;
-    map_user(&proc, pid).at(Step::UserMap, format!("{INNER_UID} of the template"))?;
-    Ok(Side::Parent { pid, pidfd })
+    keep_to_ourselves()?;
+    let pidfd = heard("mother", sys::call_apart(mother, || give_birth(delivery, child)))?;
+    let pid = pid_of(proc, &pidfd)?;
+    map_user(proc, pid).at(Step::UserMap, format!("{INNER_UID} of the template"))?;
+    Ok((pid, pidfd))
 }
 
-/// Has a child of this process, called `name`, `create` another one, and waits for its end. Returns a pidfd of what was created;
-/// `None` in that process itself.
-fn by_a_child(name: &str, create: impl FnOnce() -> Result<Side, Fault>) -> Result<Option<OwnedFd>, Fault> {
-    let (news, tell) = line()?;
-    let Some(child) = sys::fork().at(Step::Namespaces, name)? else {
-        drop(news);
-        let told = match create() {
-            Ok(Side::Child) => return Ok(None),
-            Ok(Side::Parent { pidfd, .. }) => wire::send(&tell, &News::Born, &[pidfd.as_fd()]),
-            Err(fault) => wire::send(&tell, &News::Failed(fault), &[]),
-        };
-        sys::exit_now(i32::from(told.is_err()));
-    };
-    drop(tell);
-    let heard = hear(&news);
-    sys::wait_for(child).at(Step::Namespaces, name)?;
-    heard.map(Some)
-}
-
-fn proc_in_sight() -> Result<OwnedFd, Fault> {
-    openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::Namespaces, "/proc")
-}
-
-/// Who creates a user namespace owns it: it must be the template's user who does.
-fn give_birth(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Fault> {
+/// Who creates a user namespace owns it: the effective user does, who must be the template's. The real one stays the launcher's.
+fn give_birth(delivery: &Delivery<'_>, mut child: impl FnMut()) -> Result<OwnedFd, Fault> {
     let (uid, gid) = (Uid::from_raw(INNER_UID), Gid::from_raw(INNER_UID));
-    set_thread_res_gid(gid, gid, gid).at(Step::BecomeUser, "the template's group")?;
-    set_thread_res_uid(uid, uid, uid).at(Step::BecomeUser, "the template's user")?;
-    sys::clone3(flags, cgroup).at(Step::Namespaces, NAMED)
-}
-
-fn line() -> Result<(OwnedFd, OwnedFd), Fault> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .at(Step::Namespaces, "socket")
-}
-
-fn hear(news: &OwnedFd) -> Result<OwnedFd, Fault> {
-    let lost = || Fault::step(Step::Namespaces, "midwife", &io::ErrorKind::UnexpectedEof.into());
-    match wire::receive_short(news, RecvFlags::empty()).at(Step::Namespaces, "midwife")? {
-        Some((News::Born, pidfd)) => pidfd.into_iter().next().ok_or_else(lost),
-        Some((News::Failed(fault), _)) => Err(fault),
-        None => Err(lost()),
+    set_thread_res_gid(None, gid, None).at(Step::BecomeUser, "the template's group")?;
+    set_thread_res_uid(None, uid, None).at(Step::BecomeUser, "the template's user")?;
+    keep_to_ourselves()?;
+    match sys::clone3(delivery.flags, delivery.cgroup).at(Step::Namespaces, NAMED)? {
+        Side::Child => {
+            child();
+            sys::exit_now(1)
+        }
+        Side::Parent { pidfd, .. } => Ok(pidfd),
     }
+}
+
+/// A change of user or capabilities makes memory dumpable again where `fs.suid_dumpable` says so.
+fn keep_to_ourselves() -> Result<(), Fault> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Namespaces, "dumpable")
+}
+
+/// What somebody who worked apart has done.
+fn heard<T>(name: &str, done: io::Result<Option<Result<T, Fault>>>) -> Result<T, Fault> {
+    let killed = || Fault::step(Step::Namespaces, name, &io::ErrorKind::UnexpectedEof.into());
+    done.at(Step::Namespaces, name)?.ok_or_else(killed)?
 }
 
 /// The template's user, as it is called there, is the only one inside.

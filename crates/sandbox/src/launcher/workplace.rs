@@ -12,6 +12,7 @@ use crate::cgroup::{Hierarchy, Layout, Tree, own_group};
 use crate::child::Policy;
 use crate::error::Refusal;
 use crate::launcher::images::Images;
+use crate::launcher::midwife::Nursery;
 use crate::launcher::scratch::{Scratch, Sources};
 use crate::launcher::system::System;
 use crate::seccomp::{Filters, Kind};
@@ -32,6 +33,7 @@ pub(super) struct Workplace {
     pub(super) cgroups: Option<Tree>,
     /// None with [`TmpKind::Memory`].
     pub(super) images: Option<Images>,
+    pub(super) nursery: Nursery,
     /// The last to go.
     pub(super) scratch: Scratch,
 }
@@ -99,7 +101,11 @@ impl Workplace {
             copies: in_force.can_fork(),
             limit_data,
         };
-        Ok(Self { options, scratch, sources, policy, in_force, system: System::discover(), cgroups, images })
+        let nursery = Nursery::new().map_err(|error| {
+            Refusal::new("room for processes that share memory", error, "Raise the limit of memory")
+        })?;
+        let system = System::discover();
+        Ok(Self { options, system, sources, policy, cgroups, images, nursery, scratch, in_force })
     }
 
     /// Removes what would outlive this process, when nothing lives any more.
