@@ -5,11 +5,14 @@ import json
 import re
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness.aws import tail
+from harness import aws, lab
+from harness.aws import Raw, function_path, tail
 from harness.paths import EXAMPLES, NODE_MODULES, build_example, tool
+from harness.waiting import until
 from harness.zips import make_zip
 
 RUNTIME = "provided.al2023"
@@ -60,7 +63,7 @@ def test_a_bootstrap_that_ends_at_once(deploy):
 
 # A client of the Runtime API that does what the event asks for and tells what it was answered.
 PROBE = f"""#!{sys.executable if sys.executable.startswith('/usr') else '/usr/bin/python3'}
-import http.client, json, os
+import http.client, json, os, time
 api = os.environ["AWS_LAMBDA_RUNTIME_API"]
 base = "/2018-06-01/runtime"
 
@@ -73,6 +76,7 @@ def call(method, path, body=None, headers={{}}):
 while True:
     status, headers, body = call("GET", "/invocation/next")
     event, rid = json.loads(body), headers["lambda-runtime-aws-request-id"]
+    time.sleep(event.get("seconds", 0))
     found = {{"headers": headers, "env": dict(os.environ)}}
     for step in event.get("steps", []):
         path = step["path"].replace("ID", rid)
@@ -242,3 +246,50 @@ def test_the_official_clients_of_compiled_languages(deploy, language, compiler):
         assert "greeting Ada" in tail(response)
     error = function.fail({"fail": True})
     assert error["errorMessage"] == "asked to fail" and error["errorType"]
+
+
+# Started ahead
+
+@pytest.fixture
+def caller(new_server):
+    """`make(**server)`: starts a server and gives it, a function, and `call(n)`: n calls at once, each of half a second, and the
+    starts that they had."""
+    if not Path("/usr/bin/python3").exists():
+        pytest.skip("the probe needs /usr/bin/python3")
+
+    def make(**options):
+        server = new_server(flags=["--dev"], **options).start()
+        function = lab.create(aws.client(server), {"bootstrap": PROBE}, RUNTIME, "some.handler", Timeout=10)
+        raw, path = Raw(server), function_path(function.name, "invocations")
+
+        def call(count=1):
+            with ThreadPoolExecutor(count) as pool:
+                answers = list(pool.map(lambda _: raw.call("POST", path, {"seconds": 0.5}), range(count)))
+            assert all(answer.status == 200 for answer in answers), answers
+            return sorted(answer.headers["x-martlet-start"] for answer in answers)
+
+        return server, function, call
+
+    return make
+
+
+def idle_of(server, function):
+    return len(server.environments_of(function.name))
+
+
+def test_the_second_of_two_calls_finds_an_environment_started_ahead(caller):
+    server, function, call = caller()
+    assert call() == ["ordinary"]
+    assert idle_of(server, function) == 1, "one call alone shows nothing"
+    assert call() == ["warm"]
+    until(lambda: idle_of(server, function) == 2, "a spare to stand ready")
+    assert call(2) == ["spare", "warm"]
+    # Both have served, and another one was made when both were at work.
+    until(lambda: idle_of(server, function) == 3, "the next spare")
+    assert [call() for _ in range(2)] == [["warm"]] * 2 and idle_of(server, function) == 3
+
+
+def test_no_spares_are_made_when_none_are_wanted(caller):
+    server, function, call = caller(config="spares = 0\n")
+    assert [call() for _ in range(3)] == [["ordinary"], ["warm"], ["warm"]]
+    assert call(2) == ["ordinary", "warm"] and idle_of(server, function) == 2

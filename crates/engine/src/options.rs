@@ -27,8 +27,9 @@ pub struct EngineOptions {
     pub freeze_after: Duration,
     /// Whether functions whose runtime allows it start by a fork of a template (configuration: `fork_start`).
     pub fork_start: bool,
-    /// How many environments stand ready beyond those at work, for a function that can be forked and was called recently; a burst
-    /// raises it by itself (configuration: `spares`).
+    /// How many environments stand ready beyond those at work, for a function that was called recently. A burst raises it by
+    /// itself where they are forked; those that are started ordinarily are made only while they are taken often enough to
+    /// pay for the memory (configuration: `spares`).
     pub spares: usize,
     /// Most callers in line for one version; more are refused.
     pub longest_line: usize,

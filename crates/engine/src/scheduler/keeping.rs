@@ -10,13 +10,20 @@ use std::time::Duration;
 
 /// How much idle time of an environment of the usual size one avoided start is worth. Where memory is short, the budget decides
 /// before this does.
-const START_IS_WORTH: u64 = 30 * MINUTE;
+const START_IS_WORTH: u64 = 29 * MINUTE;
 /// The size of which that is said.
 const USUAL_BYTES: f64 = 128.0 * 1_048_576.0;
 /// How long more environments idle than the one that its version's next call will take.
 const SURPLUS: u64 = 2 * MINUTE;
+/// How much more than it costs a start ahead of need has to promise: what was missed counts like what was taken, but saved nothing.
+const MARGIN: f64 = 2.0;
 /// How long what is known about a version outlives its last call.
 const REMEMBERED: u64 = 7 * 24 * 60 * MINUTE;
+
+/// How long something of so many bytes may idle for one start that it avoids, in microseconds.
+fn worth(bytes: u64) -> u64 {
+    (START_IS_WORTH as f64 * (USUAL_BYTES / bytes.max(1) as f64).clamp(0.25, 4.0)) as u64
+}
 
 /// What of the options these decisions need, in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -194,8 +201,7 @@ impl Scheduler {
         };
         match self.versions.get_mut(version.0) {
             Some(entry) if self.policy.adaptive => {
-                let scale = (USUAL_BYTES / (entry.idle_bytes + template).max(1) as f64).clamp(0.25, 4.0);
-                entry.window((START_IS_WORTH as f64 * scale) as u64, self.policy.idle)
+                entry.window(worth(entry.idle_bytes + template), self.policy.idle)
             }
             _ => fixed,
         }
@@ -204,8 +210,18 @@ impl Scheduler {
     /// The same for what works besides others.
     fn keep_more(&mut self, version: VersionId) -> u64 {
         let Some(entry) = self.versions.get_mut(version.0) else { return 0 };
-        let scale = (USUAL_BYTES / entry.idle_bytes.max(1) as f64).clamp(0.25, 4.0);
-        entry.keep_last((START_IS_WORTH as f64 * scale) as u64, SURPLUS)
+        entry.keep_last(worth(entry.idle_bytes), SURPLUS)
+    }
+
+    /// Whether one more environment of the version, which is started ordinarily and idles until it is taken or its time is
+    /// over, is likely to save more than it costs. What it saves whoever takes it is a start, or only the wait until another
+    /// one is free, if that is shorter.
+    pub(super) fn spare_pays(&mut self, version: VersionId) -> bool {
+        let idles = if self.policy.adaptive { self.keep_more(version) } else { self.policy.idle };
+        let Some(entry) = self.versions.get(version.0) else { return false };
+        let Some(service) = entry.service.known() else { return false };
+        let saved = (service as f64 / entry.ordinary.micros().max(1) as f64).min(1.0);
+        entry.odds.share() * saved * worth(entry.idle_bytes) as f64 >= MARGIN * idles as f64
     }
 
     /// Something of the version has gone: plans for what is left of it, which may be nothing but its history.

@@ -11,7 +11,8 @@
 //!   there for so long. Starts under way never outnumber the callers in line; the machine, each version and each second have
 //!   bounds. (`starts`, `version`, `rate`)
 //! - A version that can be forked gets a template first, once, and everybody waits for that; then forks. (`starts`, `templates`)
-//! - A function that is called often has a spare ready for the call that comes while all others run. (`starts`)
+//! - A function that is called often has a spare ready for the call that comes while all others run; one that is not
+//!   forked, and so shares no memory, only while such calls come often enough to pay for it. (`starts`, `keeping`, `odds`)
 //! - What is idle is kept as long as its function's history makes it pay, and comes back shortly before a call is
 //!   expected. (`keeping`, `history`)
 //! - A start needs room in the memory budget, and what would be missed least makes room for it. When all are busy, the start
@@ -26,6 +27,7 @@ mod estimate;
 mod history;
 mod keeping;
 mod memory;
+mod odds;
 mod rate;
 mod slab;
 mod starts;
@@ -400,7 +402,13 @@ impl Scheduler {
         slot.frozen = false;
         slot.once = once;
         slot.since = now;
-        if slot.served { Start::Warm } else { Start::Spare }
+        if slot.served {
+            return Start::Warm;
+        }
+        if let Some(entry) = self.versions.get_mut(slot.version.0).filter(|_| !once) {
+            entry.odds.taken();
+        }
+        Start::Spare
     }
 
     /// A busy environment becomes idle.

@@ -14,8 +14,6 @@ use std::collections::VecDeque;
 const FORKS_OF_A_TEMPLATE: usize = 4;
 /// Most spares that a burst adds.
 const BURST_SPARES: usize = 8;
-/// A runtime that cannot be forked has spares only if they are as cheap as this, in microseconds.
-const CHEAP_START: u64 = 100_000;
 
 /// A start under way.
 #[derive(Debug)]
@@ -437,6 +435,10 @@ impl Scheduler {
             UnderWay { version, kind, began: now, ticket: None, asked: Start::Warm, forced: false };
         if awaited {
             entry.count_burst(now);
+            // One spare serves one of a burst.
+            if kind == Kind::Ordinary && entry.lively && entry.busy() > 0 && entry.starting == 0 {
+                entry.odds.missed();
+            }
             // Who asked for a fork takes the ordinary start that there is when nothing can be forked.
             let matches = |start: Start| kind == Kind::Ordinary || start != Start::Ordinary;
             if kind != Kind::Prepare
@@ -469,13 +471,18 @@ impl Scheduler {
         }
     }
 
-    /// Starts a spare if the version should have one more than it has, and if that holds up nobody.
+    /// Starts a spare if the version should have one more than it has, and if that holds up nobody. A burst brings more of
+    /// them where they are forked; what runs an init phase of its own, and shares no memory, has to pay first.
     pub(super) fn start_spare(&mut self, version: VersionId, now: Moment, actions: &mut Vec<Action>) {
         let Some(entry) = self.versions.get(version.0) else { return };
         if entry.retired || self.closing || !entry.line.is_empty() || self.queues.is_waiting() {
             return;
         }
-        let burst = (entry.burst_level(now) / 4.0) as usize;
+        let next = entry.next_kind(now);
+        let burst = match next {
+            Some(Kind::Fork | Kind::Prepare) => (entry.burst_level(now) / 4.0) as usize,
+            _ => 0,
+        };
         let ready = entry.idle + entry.starting;
         let measured = now < entry.measured_until
             && entry.starting == 0
@@ -487,19 +494,23 @@ impl Scheduler {
         if !wanted && !measured {
             return;
         }
-        let cheap = entry.ordinary.known().is_some_and(|takes| takes <= CHEAP_START);
-        match entry.next_kind(now) {
-            Some(Kind::Fork) if entry.forking < FORKS_OF_A_TEMPLATE => {
-                self.start_ahead(version, Kind::Fork, 0.0, now, actions);
+        match next {
+            Some(Kind::Fork) if entry.forking >= FORKS_OF_A_TEMPLATE => {}
+            Some(Kind::Ordinary) => {
+                if self.spare_pays(version)
+                    && self.start_ahead(version, Kind::Ordinary, 0.0, now, actions)
+                    && let Some(entry) = self.versions.get_mut(version.0)
+                {
+                    entry.odds.made();
+                }
             }
-            Some(Kind::Prepare) => self.start_ahead(version, Kind::Prepare, 0.0, now, actions),
-            Some(Kind::Ordinary) if cheap => self.start_ahead(version, Kind::Ordinary, 0.0, now, actions),
-            _ => {}
+            Some(kind) => drop(self.start_ahead(version, kind, 0.0, now, actions)),
+            None => {}
         }
     }
 
     /// Starts something that nobody waits for yet, if the bounds leave room for somebody else's start besides, and if it
-    /// displaces only what is worth less than `rank`.
+    /// displaces only what is worth less than `rank`. Says whether it did.
     pub(super) fn start_ahead(
         &mut self,
         version: VersionId,
@@ -507,14 +518,16 @@ impl Scheduler {
         rank: f64,
         now: Moment,
         actions: &mut Vec<Action>,
-    ) {
-        let Some(entry) = self.versions.get_mut(version.0) else { return };
+    ) -> bool {
+        let Some(entry) = self.versions.get_mut(version.0) else { return false };
         let needed = entry.memory_bytes;
         let allowed = self.queues.has_place(kind, true)
             && entry.bucket.has_one(self.queues.version_rate, now)
             && self.queues.bucket.has_one(self.queues.rate, now);
-        if allowed && self.make_room(needed, rank, now, actions) {
+        let starts = allowed && self.make_room(needed, rank, now, actions);
+        if starts {
             self.begin(version, kind, false, now, actions);
         }
+        starts
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+mod ahead;
 mod forks;
 
 const MB: u64 = 1 << 20;

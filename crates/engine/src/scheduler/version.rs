@@ -2,6 +2,7 @@
 
 use super::estimate::Estimate;
 use super::history::{History, Window};
+use super::odds::Odds;
 use super::rate::Bucket;
 use super::{EnvironmentId, Kind, Moment, SECOND, TemplateId, Ticket};
 use crate::Start;
@@ -84,6 +85,8 @@ pub(super) struct Version {
     pub(super) fork: Estimate,
     pub(super) ordinary: Estimate,
     pub(super) prepare: Estimate,
+    /// Of spares that were not forked.
+    pub(super) odds: Odds,
     pub(super) bucket: Bucket,
     /// How long it was quiet before its calls; and the same of its second, third, ... environment at work.
     history: History,
@@ -133,6 +136,7 @@ impl Version {
             fork: Estimate::guess(FORK),
             ordinary: Estimate::guess(ORDINARY),
             prepare: Estimate::guess(PREPARE),
+            odds: Odds::new(),
             bucket,
             history: History::default(),
             window: None,

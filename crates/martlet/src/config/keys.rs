@@ -142,7 +142,7 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Number { min: 0, max: 1000 },
         Fixed("1"),
         "COUNT",
-        "Environments that stand ready beyond those at work, for a recently called function that can be forked",
+        "Environments that stand ready beyond those at work, for a recently called function; where it is not forked, only while calls take such often enough to pay for the memory",
     ),
     key(
         "starts_per_second",
