@@ -1,5 +1,6 @@
 //! The group of one sandbox.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +22,24 @@ pub(crate) struct Group {
     places: Vec<(Controller, PathBuf)>,
     /// The version 2 directory: a process can be born in it, which spares moving it.
     cradle: Option<OwnedFd>,
+    /// The template below which its sandboxes live, if they do.
+    pub(super) kin: Option<u64>,
+    /// What was written last.
+    limits: Cell<Option<Limits>>,
 }
+
+/// Whether a group can be used again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    AsNew,
+    /// Somebody is still in it.
+    Busy,
+    /// It would tell the next one's story wrongly.
+    Spent,
+}
+
+/// What may still be counted in a group that is used again: pages that cpus hold ready for it, small remains in the kernel.
+const RESIDUE_BYTES: u64 = 1 << 20;
 
 /// Those that are dying are still listed for a moment.
 const KILL_ROUNDS: usize = 16;
@@ -32,9 +50,10 @@ impl Group {
         hierarchy: Hierarchy,
         parents: &[(Controller, PathBuf)],
         name: &str,
+        kin: Option<u64>,
     ) -> Result<Self, Fault> {
         let places = parents.iter().map(|(controller, parent)| (*controller, parent.join(name))).collect();
-        let mut group = Self { hierarchy, places, cradle: None };
+        let mut group = Self { hierarchy, places, cradle: None, kin, limits: Cell::new(None) };
         for directory in group.directories() {
             if let Err(fault) = fs::create_dir(directory).at(Step::Cgroup, directory.to_string_lossy()) {
                 let _ = group.remove();
@@ -49,9 +68,13 @@ impl Group {
         Ok(group)
     }
 
-    /// Writes the limits.
+    /// Writes the limits; of those that are in force already only what the server changes in between.
     pub(crate) fn limit(&self, limits: &Limits) -> Result<(), Fault> {
+        let in_force = self.limits.replace(None) == Some(*limits);
         for setting in tables::settings(self.hierarchy, limits) {
+            if in_force && !tables::changes(&setting) {
+                continue;
+            }
             let Some(directory) = self.place(setting.controller) else { continue };
             match write(&directory.join(setting.file), &setting.value) {
                 Err(error) if setting.required => {
@@ -64,7 +87,49 @@ impl Group {
                 _ => {}
             }
         }
+        self.limits.set(Some(*limits));
         Ok(())
+    }
+
+    /// Makes a group that was used as good as new. Only version 1 lets its numbers be set back.
+    pub(super) fn renew(&self) -> Renewal {
+        match self.try_renew() {
+            Ok(renewal) => renewal,
+            Err(_) => Renewal::Spent,
+        }
+    }
+
+    fn try_renew(&self) -> io::Result<Renewal> {
+        if self.hierarchy != Hierarchy::V1 {
+            return Ok(Renewal::Spent);
+        }
+        if self.number(Controller::Pids, "pids.current")? != 0 {
+            return Ok(Renewal::Busy);
+        }
+        // Neither the count of kills nor memory that is still charged can be set back.
+        let kills = self.read(Controller::Memory, "memory.oom_control")?;
+        let killed =
+            kills.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"));
+        if killed || self.number(Controller::Memory, "memory.usage_in_bytes")? > RESIDUE_BYTES {
+            return Ok(Renewal::Spent);
+        }
+        self.write(Controller::Memory, "memory.max_usage_in_bytes", "0")?;
+        self.write(Controller::Cpuacct, "cpuacct.usage", "0")?;
+        // A freeze may have come when nobody was left in it.
+        self.write(Controller::Freezer, "freezer.state", "THAWED")?;
+        Ok(Renewal::AsNew)
+    }
+
+    fn number(&self, controller: Controller, file: &str) -> io::Result<u64> {
+        self.read(controller, file)?.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    fn read(&self, controller: Controller, file: &str) -> io::Result<String> {
+        fs::read_to_string(self.place(controller).ok_or(io::ErrorKind::NotFound)?.join(file))
+    }
+
+    fn write(&self, controller: Controller, file: &str, value: &str) -> io::Result<()> {
+        write(&self.place(controller).ok_or(io::ErrorKind::NotFound)?.join(file), value)
     }
 
     /// Where a process can be born.

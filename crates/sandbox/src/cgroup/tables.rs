@@ -5,7 +5,7 @@ use crate::spec::SandboxSpec;
 use crate::wire::Control;
 
 /// The limits of one sandbox.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Bytes, swap included.
     pub(crate) memory: u64,
@@ -65,6 +65,11 @@ pub(crate) fn settings(hierarchy: Hierarchy, limits: &Limits) -> Vec<Setting> {
             setting(Controller::Pids, "pids.max", pids, true),
         ],
     }
+}
+
+/// Whether the server may change it while the sandbox lives.
+pub(crate) fn changes(setting: &Setting) -> bool {
+    matches!(setting.file, "cpu.cfs_quota_us" | "cpu.max")
 }
 
 /// A control file that the server gets as a descriptor.
@@ -140,6 +145,18 @@ mod tests {
             files.iter().position(|f| *f == "memory.limit_in_bytes")
                 < files.iter().position(|f| f.contains("memsw"))
         );
+    }
+
+    #[test]
+    fn what_the_server_can_write_is_known_to_change() {
+        for hierarchy in [Hierarchy::V1, Hierarchy::Hybrid, Hierarchy::V2] {
+            let changing: Vec<_> =
+                settings(hierarchy, &LIMITS).into_iter().filter(changes).map(|s| s.file).collect();
+            let written: Vec<_> =
+                controls(hierarchy).into_iter().filter(|control| control.writable).map(|c| c.file).collect();
+            assert!(changing.iter().all(|file| written.contains(file)), "{changing:?} {written:?}");
+            assert_eq!(changing.len(), 1, "the other one freezes, which is no limit");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The subtree of one launcher: `martlet-<instance>` in every tree of the layout, one group below it for each sandbox.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::cgroup::group::{Group, distinct, write};
+use crate::cgroup::group::{Group, Renewal, distinct, write};
 use crate::cgroup::layout::{Controller, Hierarchy, Layout, NEEDED};
 use crate::error::Fault;
 
@@ -19,7 +19,13 @@ pub(crate) struct Tree {
     hierarchy: Hierarchy,
     /// The instance's directory for each controller.
     places: Vec<(Controller, PathBuf)>,
+    /// Groups of shells that have ended, by their template, to be used again below it: making and removing one costs half a
+    /// millisecond. Never below another template: one that is hostile keeps the doors that it was handed.
+    kept: HashMap<u64, Vec<Group>>,
 }
+
+/// As many are kept for one template.
+const KEPT: usize = 32;
 
 /// Processes that were told to die may take this long.
 const DEATH_WITHIN: Duration = Duration::from_secs(10);
@@ -51,7 +57,11 @@ impl Tree {
     pub(crate) fn make(layout: &Layout, instance: &str, us: &[u32]) -> Result<(Self, usize), TreeError> {
         let name = format!("martlet-{instance}");
         let place = |(controller, base): &(Controller, PathBuf)| (*controller, base.join(&name));
-        let tree = Self { hierarchy: layout.hierarchy, places: layout.places().iter().map(place).collect() };
+        let tree = Self {
+            hierarchy: layout.hierarchy,
+            places: layout.places().iter().map(place).collect(),
+            kept: HashMap::new(),
+        };
         let leftovers = tree.clear()?;
         for directory in tree.directories() {
             match fs::create_dir(directory) {
@@ -72,7 +82,38 @@ impl Tree {
 
     /// Makes the group of one sandbox.
     pub(crate) fn group(&self, id: u64) -> Result<Group, Fault> {
-        Group::create(self.hierarchy, &self.places, &id.to_string())
+        Group::create(self.hierarchy, &self.places, &id.to_string(), None)
+    }
+
+    /// The same for a shell below `template`: one that another shell had, or a new one.
+    pub(crate) fn group_below(&mut self, template: u64, id: u64) -> Result<Group, Fault> {
+        match self.kept.entry(template).or_default().pop() {
+            Some(group) => Ok(group),
+            None => Group::create(self.hierarchy, &self.places, &id.to_string(), Some(template)),
+        }
+    }
+
+    /// Keeps the group of a sandbox that has ended for another one, or removes it. Returns it while it is busy: then this
+    /// should be called again.
+    pub(crate) fn let_go(&mut self, group: Group) -> Option<Group> {
+        let kept =
+            group.kin.and_then(|template| self.kept.get_mut(&template)).filter(|kept| kept.len() < KEPT);
+        if let Some(kept) = kept {
+            match group.renew() {
+                Renewal::AsNew => {
+                    kept.push(group);
+                    return None;
+                }
+                Renewal::Busy => return Some(group),
+                Renewal::Spent => {}
+            }
+        }
+        group.remove().is_err().then_some(group)
+    }
+
+    /// What was kept for a template that has ended; to be let go of.
+    pub(crate) fn disband(&mut self, template: u64) -> Vec<Group> {
+        self.kept.remove(&template).unwrap_or_default()
     }
 
     /// Ends and removes everything in the subtree, and the subtree itself. Returns how many groups still held processes.
@@ -298,6 +339,69 @@ pub(crate) mod tests {
         assert_eq!(read(place.join("memory.swap.max")), "0");
         assert_eq!(read(place.join("cpu.max")), "50000 100000");
         assert_eq!(read(place.join("pids.max")), "33");
+    }
+
+    /// The files that a group is made new by, as the kernel fills them.
+    fn with_numbers(root: &Path, name: &str, memory: &str, kills: &str, pids: &str) {
+        let at = |controller: &str| root.join(controller).join("martlet-t").join(name);
+        for (controller, file, value) in [
+            ("pids", "pids.current", pids),
+            ("pids", "pids.max", ""),
+            ("memory", "memory.oom_control", &format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n")),
+            ("memory", "memory.usage_in_bytes", memory),
+            ("memory", "memory.max_usage_in_bytes", "7"),
+            ("memory", "memory.limit_in_bytes", ""),
+            ("cpuacct", "cpuacct.usage", "9"),
+            ("cpu", "cpu.cfs_period_us", ""),
+            ("cpu", "cpu.cfs_quota_us", ""),
+            ("freezer", "freezer.state", "FROZEN"),
+        ] {
+            fs::write(at(controller).join(file), value).expect("control file");
+        }
+    }
+
+    #[test]
+    fn a_group_goes_from_shell_to_shell_of_one_template_with_its_numbers_set_back() {
+        let root = scratch("kept");
+        let layout = Layout::find(&version_1(&root)).expect("layout");
+        let (mut tree, _) = Tree::make(&layout, "t", &[]).expect("tree");
+        let at = |path: &str| root.join(path.replace('/', "/martlet-t/1/"));
+        let group = tree.group_below(100, 1).expect("group");
+        with_numbers(&root, "1", "4096\n", "0", "1\n");
+        group.limit(&LIMITS).expect("limits");
+        let group = tree.let_go(group).expect("somebody is still in it");
+        with_numbers(&root, "1", "4096\n", "0", "0\n");
+        fs::write(at("cpu/cpu.cfs_quota_us"), "1").expect("the server's change");
+        assert!(tree.let_go(group).is_none());
+        assert_eq!(read(at("memory/memory.max_usage_in_bytes")), "0");
+        assert_eq!(read(at("cpuacct/cpuacct.usage")), "0");
+        assert_eq!(read(at("freezer/freezer.state")), "THAWED");
+        let other = tree.group_below(200, 2).expect("group");
+        assert!(root.join("memory/martlet-t/2").exists(), "another template gets a new one");
+        let again = tree.group_below(100, 3).expect("group");
+        assert!(!root.join("memory/martlet-t/3").exists(), "this one gets that one");
+        fs::write(at("memory/memory.limit_in_bytes"), "untouched").expect("write");
+        again.limit(&LIMITS).expect("limits");
+        assert_eq!(read(at("cpu/cpu.cfs_quota_us")), "50000");
+        assert_eq!(read(at("memory/memory.limit_in_bytes")), "untouched", "it was in force");
+        drop(other);
+    }
+
+    #[test]
+    fn a_group_with_a_past_is_not_kept_and_none_is_without_its_template() {
+        let root = scratch("spent");
+        let layout = Layout::find(&version_1(&root)).expect("layout");
+        let (mut tree, _) = Tree::make(&layout, "t", &[]).expect("tree");
+        for (id, memory, kills) in [(1, "99999999", "0"), (2, "0", "1")] {
+            let group = tree.group_below(100, id).expect("group");
+            with_numbers(&root, &id.to_string(), memory, kills, "0");
+            // Real ones can be removed with their files in them.
+            assert!(tree.let_go(group).is_some(), "it was not kept, and these are no real files");
+        }
+        let group = tree.group_below(100, 3).expect("group");
+        assert!(tree.disband(100).is_empty());
+        assert!(tree.let_go(group).is_none());
+        assert!(!root.join("memory/martlet-t/3").exists());
     }
 
     #[test]

@@ -368,7 +368,11 @@ impl House {
         make: impl FnOnce(&mut Workplace, Option<&Group>, Option<&OwnedFd>) -> Result<(Born, Role), Fault>,
     ) -> Result<(), Fault> {
         let own_slot = template.is_none().then_some(slot);
-        let group = match self.workplace.cgroups.as_ref().map(|tree| tree.group(id)).transpose() {
+        let group = self.workplace.cgroups.as_mut().map(|tree| match template {
+            Some(template) => tree.group_below(template, id),
+            None => tree.group(id),
+        });
+        let group = match group.transpose() {
             Ok(group) => group,
             Err(fault) => {
                 self.free.extend(own_slot);
@@ -565,20 +569,23 @@ impl House {
                 images.give_back(image);
             }
             let slot = (!matches!(role, Role::Shell { .. })).then_some(slot);
+            let kept = self.workplace.cgroups.as_mut().map(|tree| tree.disband(id)).unwrap_or_default();
+            self.leaving.extend(kept.into_iter().map(|group| Leaving { slot: None, group: Some(group) }));
             self.leaving.push(Leaving { slot, group });
             self.patience = FIRST_PATIENCE;
         }
     }
 
-    /// Removes the cgroups of what is gone. They may be busy for a moment, so this is tried again, ever more rarely.
+    /// Lets go of the cgroups of what is gone. They may be busy for a moment, so this is tried again, ever more rarely.
     fn see_off(&mut self) {
-        let free = &mut self.free;
-        self.leaving.retain(|leaving| {
-            let busy = leaving.group.as_ref().is_some_and(|group| group.remove().is_err());
-            if !busy {
+        let (free, cgroups) = (&mut self.free, &mut self.workplace.cgroups);
+        self.leaving.retain_mut(|leaving| {
+            let group = leaving.group.take();
+            leaving.group = group.zip(cgroups.as_mut()).and_then(|(group, tree)| tree.let_go(group));
+            if leaving.group.is_none() {
                 free.extend(leaving.slot);
             }
-            busy
+            leaving.group.is_some()
         });
         self.patience = (self.patience * 2).min(LAST_PATIENCE);
     }
