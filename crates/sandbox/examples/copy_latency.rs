@@ -106,6 +106,7 @@ fn specification() -> SandboxSpec {
         open_files: 1024,
         listen: None,
         forkable: true,
+        places: Vec::new(),
     }
 }
 

@@ -71,6 +71,7 @@ fn specification() -> SandboxSpec {
         open_files: 1024,
         listen: Some(9001),
         forkable: false,
+        places: Vec::new(),
     }
 }
 

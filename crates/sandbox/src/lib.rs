@@ -30,7 +30,7 @@ pub use park_library::PARK_LIBRARY;
 pub use server::{
     ExitStatus, ExitWatch, ForkError, ForkStep, Launcher, LauncherProcess, Parking, Sandbox, Shell, Usage,
 };
-pub use spec::{Bind, Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
+pub use spec::{Bind, Furnishing, Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
 pub use wire::InForce;
 
 /// The argument with which [`Launcher::start`] runs this very binary again; its `main` must then call [`launcher_main`]

@@ -105,6 +105,20 @@ pub struct SandboxSpec {
     /// and refuses sockets and options that would matter to a process with capabilities in a namespace of its own; the
     /// rules of Landlock are put on each copy instead.
     pub forkable: bool,
+    /// Empty directories, absolute paths inside: where [`crate::Launcher::furnish`] may show something while the program runs
+    /// already. Only a forkable sandbox may have any.
+    pub places: Vec<PathBuf>,
+}
+
+/// What a sandbox whose program runs already is given: see [`crate::Launcher::furnish`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Furnishing {
+    /// Host directories to show; each target is one of [`SandboxSpec::places`].
+    pub binds: Vec<Bind>,
+    /// As [`SandboxSpec::memory_bytes`], from now on and for the shells below.
+    pub memory_bytes: u64,
+    /// As [`SandboxSpec::cpu_millis`], from now on and for the shells below.
+    pub cpu_millis: u32,
 }
 
 /// A specification that cannot be carried out as written.
@@ -139,6 +153,7 @@ impl SandboxSpec {
             binds: Vec::new(),
             files: Vec::new(),
             listen: None,
+            places: Vec::new(),
             ..*self
         }
     }
@@ -151,6 +166,12 @@ impl SandboxSpec {
         for bind in &self.binds {
             inside("binds.target", &bind.target)?;
             inside("binds.source", &bind.source)?;
+        }
+        for place in &self.places {
+            inside("places", place)?;
+        }
+        if !self.places.is_empty() && !self.forkable {
+            return Err(Invalid::new("places", "are for forkable sandboxes only"));
         }
         let mut files = 0;
         for (path, content) in &self.files {
@@ -174,18 +195,49 @@ impl SandboxSpec {
         if self.hostname.is_empty() || self.hostname.len() > 63 || !self.hostname.chars().all(named) {
             return Err(Invalid::new("hostname", "must be 1 to 63 of A-Z a-z 0-9 . -"));
         }
-        for (field, value, least) in [
+        at_least(&[
             ("tmp_bytes", self.tmp_bytes, 1 << 20),
-            ("memory_bytes", self.memory_bytes, 4 << 20),
-            ("cpu_millis", u64::from(self.cpu_millis), 10),
+            LEAST_MEMORY.of(self.memory_bytes),
+            LEAST_CPU.of(u64::from(self.cpu_millis)),
             ("pids", self.pids, 2),
             ("open_files", self.open_files, 8),
-        ] {
-            if value < least {
-                return Err(Invalid::new(field, format!("is {value}; the least is {least}")));
+        ])
+    }
+}
+
+impl Furnishing {
+    /// Checks everything that can be known to be wrong before any work is done, `places` being those of the sandbox.
+    pub(crate) fn validate(&self, places: &[PathBuf]) -> Result<(), Invalid> {
+        for bind in &self.binds {
+            inside("binds.source", &bind.source)?;
+            if !places.contains(&bind.target) {
+                return Err(Invalid::new(
+                    "binds.target",
+                    format!("{} is none of the sandbox's free places", bind.target.display()),
+                ));
             }
         }
-        Ok(())
+        at_least(&[LEAST_MEMORY.of(self.memory_bytes), LEAST_CPU.of(u64::from(self.cpu_millis))])
+    }
+}
+
+/// A member and the least that it may be.
+struct Least(&'static str, u64);
+
+const LEAST_MEMORY: Least = Least("memory_bytes", 4 << 20);
+const LEAST_CPU: Least = Least("cpu_millis", 10);
+
+impl Least {
+    const fn of(&self, value: u64) -> (&'static str, u64, u64) {
+        (self.0, value, self.1)
+    }
+}
+
+/// Checks values, each with its name before it and the least that it may be behind it.
+fn at_least(values: &[(&str, u64, u64)]) -> Result<(), Invalid> {
+    match values.iter().find(|(_, value, least)| value < least) {
+        Some((field, value, least)) => Err(Invalid::new(field, format!("is {value}; the least is {least}"))),
+        None => Ok(()),
     }
 }
 
@@ -242,6 +294,7 @@ mod tests {
             open_files: 64,
             listen: None,
             forkable: false,
+            places: vec![],
         }
     }
 
@@ -263,6 +316,8 @@ mod tests {
         assert_eq!(fault(|s| s.files = vec![("etc/hosts".into(), vec![])]), "files");
         assert_eq!(fault(|s| s.argv = vec!["sh".into()]), "argv[0]");
         assert_eq!(fault(|s| s.cwd = "/a/../b".into()), "cwd");
+        assert_eq!(fault(|s| (s.forkable, s.places) = (true, vec!["/a/../b".into()])), "places");
+        assert_eq!(fault(|s| s.places = vec!["/a".into()]), "places");
     }
 
     #[test]
@@ -277,5 +332,23 @@ mod tests {
         assert_eq!(fault(|s| s.memory_bytes = 0), "memory_bytes");
         assert_eq!(fault(|s| s.cpu_millis = 0), "cpu_millis");
         assert_eq!(fault(|s| s.pids = 1), "pids");
+    }
+
+    #[test]
+    fn only_free_places_are_furnished() {
+        let furnishing = |target: &str, memory_bytes| Furnishing {
+            binds: vec![Bind::new("/srv", target)],
+            memory_bytes,
+            cpu_millis: 100,
+        };
+        let free = [PathBuf::from("/var/task"), PathBuf::from("/opt")];
+        assert_eq!(furnishing("/opt", 64 << 20).validate(&free), Ok(()));
+        for (wrong, field) in [
+            (furnishing("/etc", 64 << 20), "binds.target"),
+            (furnishing("/opt/inner", 64 << 20), "binds.target"),
+            (furnishing("/opt", 1), "memory_bytes"),
+        ] {
+            assert_eq!(wrong.validate(&free).expect_err("must be refused").field, field);
+        }
     }
 }

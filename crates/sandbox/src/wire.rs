@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, Refusal};
-use crate::spec::{Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
+use crate::spec::{Furnishing, Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
 
 /// The largest datagram; far below any socket buffer, far above any message.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -35,6 +35,8 @@ pub(crate) enum Request {
     Launch { id: u64, numbers: Vec<RawFd> },
     /// An empty sandbox below the forkable one `template`, with the same specification.
     Shell { id: u64, template: u64 },
+    /// Show something in the forkable sandbox `sandbox`, whose program runs; `id` is the question's own.
+    Furnish { id: u64, sandbox: u64, furnishing: Furnishing },
     /// Kill everything in the sandbox.
     Kill { id: u64 },
     /// The server's handle is gone: kill, then free cgroup and uid once the last process is reaped.
@@ -59,6 +61,10 @@ pub(crate) enum Reply {
         id: u64,
         pid: i32,
         parts: Vec<Part>,
+    },
+    /// What was asked for is shown, and the limits hold.
+    Furnished {
+        id: u64,
     },
     Failed {
         id: u64,
@@ -357,6 +363,7 @@ mod tests {
             open_files: 5,
             listen: Some(6),
             forkable: true,
+            places: vec!["/var/task".into()],
         }
     }
 
@@ -417,6 +424,15 @@ mod tests {
         let requests = [
             Request::Launch { id: 1, numbers: vec![0, 1, 7] },
             Request::Shell { id: 2, template: 1 },
+            Request::Furnish {
+                id: 4,
+                sandbox: 1,
+                furnishing: Furnishing {
+                    binds: vec![crate::spec::Bind::new("/srv", "/var/task")],
+                    memory_bytes: 1,
+                    cpu_millis: 2,
+                },
+            },
             Request::Kill { id: 3 },
             Request::Release { id: u64::MAX },
             Request::Shutdown,
@@ -439,7 +455,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_is_refused_or_read(which in 0usize..7, at in 0usize..400, byte in any::<u8>()) {
+        fn a_damaged_message_is_refused_or_read(which in 0usize..8, at in 0usize..400, byte in any::<u8>()) {
             let mut bytes = messages().swap_remove(which);
             let at = at % bytes.len();
             bytes[at] = byte;

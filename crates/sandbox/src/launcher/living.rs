@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -13,10 +14,11 @@ use crate::cgroup::{Group, Limits};
 use crate::error::{At, Fault, Step};
 use crate::launcher::birth::{self, Born};
 use crate::launcher::entrance::Entrance;
+use crate::launcher::furnish;
 use crate::launcher::images::{Images, Used};
 use crate::launcher::root::NewRoot;
 use crate::launcher::workplace::Workplace;
-use crate::spec::{Invalid, SandboxSpec};
+use crate::spec::{Furnishing, Invalid, SandboxSpec};
 use crate::wire::{self, Order, Part, Reply, Report, Request};
 
 pub(super) struct House {
@@ -60,6 +62,8 @@ enum Role {
     /// Shells are made below it, each by what of its specification concerns them. Its pid 1 lives as long as any of them.
     Template {
         spec: Box<SandboxSpec>,
+        /// What may still be shown in it, once.
+        places: Vec<PathBuf>,
         shells: usize,
         main_ended: bool,
     },
@@ -76,7 +80,8 @@ enum Role {
 impl Role {
     fn of(spec: &SandboxSpec) -> Self {
         if spec.forkable {
-            Self::Template { spec: Box::new(spec.of_shells()), shells: 0, main_ended: false }
+            let places = spec.places.clone();
+            Self::Template { spec: Box::new(spec.of_shells()), places, shells: 0, main_ended: false }
         } else {
             Self::Plain
         }
@@ -240,6 +245,13 @@ impl House {
                     self.reply(&Reply::Failed { id, fault });
                 }
             }
+            Request::Furnish { id, sandbox, furnishing } => {
+                let reply = match self.furnish(sandbox, &furnishing) {
+                    Ok(()) => Reply::Furnished { id },
+                    Err(fault) => Reply::Failed { id, fault },
+                };
+                self.reply(&reply);
+            }
             Request::Kill { id } => self.kill(id),
             Request::Release { id } => self.release(id),
             Request::Stop { id } => self.order(id, &Order::Stop),
@@ -341,7 +353,7 @@ impl House {
     fn shell(&mut self, id: u64, template: u64) -> Result<(), Fault> {
         let gone = || Fault::step(Step::Request, format!("template {template}"), &from_raw(libc::ESRCH));
         let above = self.living.get_mut(&template).filter(|above| !above.dead && !above.released);
-        let Some(Living { slot, role: Role::Template { spec, shells, main_ended: false }, .. }) = above
+        let Some(Living { slot, role: Role::Template { spec, shells, main_ended: false, .. }, .. }) = above
         else {
             return Err(gone());
         };
@@ -356,6 +368,27 @@ impl House {
             self.lose_shell(template);
         }
         made
+    }
+
+    /// Shows what was asked for in a template that has no shells yet. Its places are gone after this, whatever comes of it.
+    fn furnish(&mut self, id: u64, furnishing: &Furnishing) -> Result<(), Fault> {
+        let gone = || Fault::step(Step::Request, format!("sandbox {id}"), &from_raw(libc::ESRCH));
+        let living = self.living.get_mut(&id).filter(|living| !living.dead && !living.released);
+        let Some(Living {
+            role: Role::Template { spec, places, shells: 0, main_ended: false },
+            pidfd,
+            group,
+            ..
+        }) = living
+        else {
+            return Err(gone());
+        };
+        furnishing.validate(&std::mem::take(places)).map_err(Fault::Invalid)?;
+        (spec.memory_bytes, spec.cpu_millis) = (furnishing.memory_bytes, furnishing.cpu_millis);
+        if let Some(group) = group {
+            group.limit(&Limits::of(spec))?;
+        }
+        furnish::show(&self.workplace.sources, pidfd, &furnishing.binds)
     }
 
     /// Makes a group and, by `make`, a sandbox in it, below `template` if one is given, whose place it then shares.

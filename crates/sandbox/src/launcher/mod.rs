@@ -5,6 +5,7 @@
 
 mod birth;
 mod entrance;
+mod furnish;
 mod images;
 mod living;
 mod midwife;

@@ -26,7 +26,7 @@ use crate::launcher::workplace::Workplace;
 use crate::spec::{Bind, SandboxSpec};
 use crate::sys;
 
-const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+pub(super) const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 /// Devices work only without `nodev`; a read-only mount does not hinder writing to a device.
 const DEVICE: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 /// `/dev/shm`: enough for a semaphore or a queue between processes; bulk data belongs to `/tmp`.
@@ -145,6 +145,9 @@ impl NewRoot {
     }
 
     fn write(&self, spec: &SandboxSpec) -> Result<(), Fault> {
+        for place in &spec.places {
+            self.directory(place).at(Step::Root, place.to_string_lossy())?;
+        }
         for (path, content) in synthetic_files(&spec.hostname) {
             if !spec.files.iter().any(|(asked, _)| asked == path) {
                 self.file(Path::new(path), content.as_bytes()).at(Step::File, path)?;
@@ -254,18 +257,18 @@ impl Drop for NewRoot {
 }
 
 /// Outer before inner, so that a bind never covers another one that was asked for too.
-fn outer_first(binds: &[Bind]) -> Vec<&Bind> {
+pub(super) fn outer_first(binds: &[Bind]) -> Vec<&Bind> {
     let mut binds: Vec<_> = binds.iter().collect();
     binds.sort_by_key(|bind| bind.target.components().count());
     binds
 }
 
-fn noun(bind: &Bind) -> String {
+pub(super) fn noun(bind: &Bind) -> String {
     format!("{} as {}", bind.source.display(), bind.target.display())
 }
 
 /// A detached copy of what lies at `path`, as seen from the directory `from`; an empty `path` is `from` itself.
-fn detached(
+pub(super) fn detached(
     from: impl AsFd,
     path: impl rustix::path::Arg,
     attributes: u64,
@@ -296,7 +299,7 @@ pub(super) fn finish_mount(context: impl AsFd) -> io::Result<OwnedFd> {
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-fn attach_at(tree: OwnedFd, place: OwnedFd) -> io::Result<()> {
+pub(super) fn attach_at(tree: OwnedFd, place: OwnedFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(tree, "", place, "", flags)?)
 }

@@ -16,7 +16,7 @@ use crate::error::LaunchError;
 use crate::server::parking::Shell;
 use crate::server::sandbox::{Entrance, Sandbox};
 use crate::server::start::LauncherProcess;
-use crate::spec::{Invalid, SandboxSpec};
+use crate::spec::{Furnishing, Invalid, SandboxSpec};
 use crate::wire::{self, Control, InForce, Part, Reply, Request};
 
 /// What the connection's task is asked to send.
@@ -31,8 +31,13 @@ pub(super) enum Outgoing {
     },
 }
 
-/// To whoever asked for a sandbox.
-type Answer = oneshot::Sender<Result<(Sandbox, Entrance), LaunchError>>;
+/// To whoever asked.
+pub(super) enum Answer {
+    /// For a sandbox.
+    Sandbox(oneshot::Sender<Result<(Sandbox, Entrance), LaunchError>>),
+    /// For something to be done.
+    Done(oneshot::Sender<Result<(), LaunchError>>),
+}
 
 /// Handle to the launcher; clones are the same launcher. The launcher lives until [`Launcher::shutdown`] or until the
 /// runtime in which it was connected ends.
@@ -102,16 +107,41 @@ impl Launcher {
         Ok(Shell::new(sandbox, entrance, self.inner.in_force.landlock_abi))
     }
 
+    /// Shows host directories in a sandbox whose program runs already, and limits it anew. It must have been launched forkable
+    /// and with [`SandboxSpec::places`], which this uses up whatever comes of it, and no shell may have been made below it. All
+    /// of it holds, for the shells to come as well, when this returns.
+    ///
+    /// It is for a program that has run nothing yet but what all sandboxes of a kind have in common.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; the sandbox is of no use then.
+    pub async fn furnish(&self, sandbox: &Sandbox, furnishing: Furnishing) -> Result<(), LaunchError> {
+        let (answer, answered) = oneshot::channel();
+        let sandbox = sandbox.id();
+        self.send(|id| Request::Furnish { id, sandbox, furnishing }, Vec::new(), Answer::Done(answer))?;
+        answered.await.unwrap_or(Err(LaunchError::Gone))
+    }
+
     async fn ask(
         &self,
         request: impl FnOnce(u64) -> Request,
         fds: Vec<OwnedFd>,
     ) -> Result<(Sandbox, Entrance), LaunchError> {
-        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        let asking = Outgoing::Asking { id, request: request(id), fds, answer };
-        self.inner.outgoing.send(asking).map_err(|_| LaunchError::Gone)?;
+        self.send(request, fds, Answer::Sandbox(answer))?;
         answered.await.unwrap_or(Err(LaunchError::Gone))
+    }
+
+    /// Sends a question under a new id.
+    fn send(
+        &self,
+        request: impl FnOnce(u64) -> Request,
+        fds: Vec<OwnedFd>,
+        answer: Answer,
+    ) -> Result<(), LaunchError> {
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let asking = Outgoing::Asking { id, request: request(id), fds, answer };
+        self.inner.outgoing.send(asking).map_err(|_| LaunchError::Gone)
     }
 
     /// Ends every sandbox and the launcher, and waits for it. Calling it again only waits.
@@ -189,7 +219,8 @@ impl Connection {
             .await;
         match received {
             Ok(Some((Reply::Launched { id, pid, parts }, fds))) => self.launched(id, pid, &parts, fds),
-            Ok(Some((Reply::Failed { id, fault }, _))) => self.answer(id, Err(fault.into())),
+            Ok(Some((Reply::Furnished { id }, _))) => self.done(id),
+            Ok(Some((Reply::Failed { id, fault }, _))) => self.failed(id, fault.into()),
             Ok(Some((Reply::Ready(_) | Reply::Invalid(_) | Reply::Refused(_), _)) | None) | Err(_) => {
                 return false;
             }
@@ -204,15 +235,30 @@ impl Connection {
             lock(&self.freezers).insert(id, freezer);
         }
         let parts = parts.iter().copied().zip(fds);
-        self.answer(id, Sandbox::assemble(id, pid, parts, outgoing).map_err(LaunchError::Send));
+        let assembled = Sandbox::assemble(id, pid, parts, outgoing).map_err(LaunchError::Send);
+        if let Some(Answer::Sandbox(answer)) = self.answer(id) {
+            // A caller that has gone away gets its sandbox dropped here, which ends it.
+            let _ = answer.send(assembled);
+        }
     }
 
-    fn answer(&self, id: u64, result: Result<(Sandbox, Entrance), LaunchError>) {
-        let answer = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id));
-        if let Some(answer) = answer {
-            // A caller that has gone away gets its sandbox dropped here, which ends it.
-            let _ = answer.send(result);
+    fn done(&self, id: u64) {
+        if let Some(Answer::Done(answer)) = self.answer(id) {
+            let _ = answer.send(Ok(()));
         }
+    }
+
+    fn failed(&self, id: u64, error: LaunchError) {
+        match self.answer(id) {
+            Some(Answer::Sandbox(answer)) => drop(answer.send(Err(error))),
+            Some(Answer::Done(answer)) => drop(answer.send(Err(error))),
+            None => {}
+        }
+    }
+
+    /// Who waits for the answer to the question `id`, if anybody still does.
+    fn answer(&self, id: u64) -> Option<Answer> {
+        lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&id))
     }
 
     /// Sends one request. An error means that the launcher is gone; what only this request did wrong its caller is told.
@@ -234,7 +280,7 @@ impl Connection {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         match self.send_message(&request, &fds).await {
             Err(error) if !matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {
-                self.answer(id, Err(LaunchError::Send(error)));
+                self.failed(id, LaunchError::Send(error));
                 Ok(())
             }
             other => other,

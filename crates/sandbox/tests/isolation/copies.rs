@@ -10,14 +10,14 @@ use martlet_sandbox::{ExitStatus, ForkError, PARK_LIBRARY, Parking, Sandbox, San
 use crate::world::{World, alive, eventually, python, within};
 
 /// What comes before parking, in a template.
-const LOAD: &str = "import ctypes, os, socket, sys
+pub const LOAD: &str = "import ctypes, os, socket, sys
 lib = ctypes.PyDLL('/var/runtime/park.so', use_errno=True)
 open('/tmp/of-the-template', 'w').close()
 secret = os.urandom(8).hex()
 ";
 
 /// Parks; each copy then evaluates what it is told, line by line, until it is told no more.
-const SERVE: &str = "
+pub const SERVE: &str = "
 print('parked', flush=True)
 assert lib.martlet_park(5) == 0
 with socket.socket(fileno=3) as line:
@@ -28,19 +28,21 @@ with socket.socket(fileno=3) as line:
 ";
 
 /// A template in its sandbox, and the place where it is parked.
-struct Template {
-    sandbox: Sandbox,
+pub struct Template {
+    pub sandbox: Sandbox,
     parking: Parking,
     said: std::io::PipeReader,
+    /// Tells it to go on, where it waits to be told.
+    go: std::io::PipeWriter,
 }
 
-struct Copy {
-    sandbox: Sandbox,
+pub struct Copy {
+    pub sandbox: Sandbox,
     line: UnixStream,
 }
 
 impl Copy {
-    fn ask(&mut self, order: &str) -> String {
+    pub fn ask(&mut self, order: &str) -> String {
         writeln!(self.line, "{order}").expect("ask");
         let mut answer = Vec::new();
         let mut byte = [0];
@@ -52,7 +54,7 @@ impl Copy {
 }
 
 impl Template {
-    fn spec(script: &str) -> SandboxSpec {
+    pub fn spec(script: &str) -> SandboxSpec {
         let mut spec = python(script);
         spec.forkable = true;
         spec.files.push(("/var/runtime/park.so".into(), PARK_LIBRARY.to_vec()));
@@ -60,27 +62,47 @@ impl Template {
     }
 
     fn park(world: &World, script: &str) -> Self {
+        Self::launch(world, Self::spec(script))
+    }
+
+    /// Returns when it says that it is parked.
+    pub fn launch(world: &World, spec: SandboxSpec) -> Self {
         let _inside = world.runtime.enter();
         let (parking, theirs) = Parking::pair().expect("pair");
-        let (mut said, out) = std::io::pipe().expect("pipe");
+        let (said, out) = std::io::pipe().expect("pipe");
         let err = out.try_clone().expect("pipe");
-        let fds = vec![(out.into(), 1), (err.into(), 2), (theirs, 5)];
-        let sandbox = world.launch(Self::spec(script), fds).expect("launch");
+        let (told, go) = std::io::pipe().expect("pipe");
+        let mut fds = vec![(out.into(), 1), (err.into(), 2), (theirs, 5)];
+        if !spec.places.is_empty() {
+            fds.push((told.into(), 6));
+        }
+        let sandbox = world.launch(spec, fds).expect("launch");
+        let mut template = Self { sandbox, parking, said, go };
+        template.await_parked();
+        template
+    }
+
+    /// Tells one that waits to go on, and returns when it says that it is parked.
+    pub fn park_now(&mut self) {
+        self.go.write_all(b".").expect("write");
+        self.await_parked();
+    }
+
+    fn await_parked(&mut self) {
         let mut line = [0; 7];
-        let read = said.read_exact(&mut line);
+        let read = self.said.read_exact(&mut line);
         if read.is_err() || &line != b"parked\n" {
             let mut rest = String::from_utf8_lossy(&line).into_owned();
-            let _ = said.read_to_string(&mut rest);
+            let _ = self.said.read_to_string(&mut rest);
             panic!("it did not park: {rest}");
         }
-        Self { sandbox, parking, said }
     }
 
     fn serving(world: &World) -> Self {
         Self::park(world, &format!("{LOAD}{SERVE}"))
     }
 
-    fn fork(&mut self, world: &World) -> Result<Copy, ForkError> {
+    pub fn fork(&mut self, world: &World) -> Result<Copy, ForkError> {
         let (line, theirs) = UnixStream::pair().expect("pair");
         line.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("timeout");
         let err = self.said.as_fd().try_clone_to_owned().expect("pipe");

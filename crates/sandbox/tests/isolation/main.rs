@@ -8,6 +8,7 @@
 mod attacks;
 mod copies;
 mod endings;
+mod furnish;
 mod harness;
 mod limits;
 mod rootless;
@@ -53,6 +54,7 @@ fn tests() -> Vec<Test> {
             without_cgroups_it_freezes_by_signal;
         copies: a_copy_stands_in_a_sandbox_of_its_own copies_outlive_their_template the_end_of_a_copy_is_told_as_it_was
             a_template_that_ended_is_told_so many_copies;
+        furnish: a_running_program_and_its_copies_are_shown_it it_happens_once_and_only_where_a_place_is;
         endings: dropping_the_handle_ends_it nothing_is_left_behind killing_the_server_ends_everything
             killing_the_launcher_ends_everything what_both_left_the_next_start_removes an_abandoned_launch_leaves_nothing
             shutdown_waits_for_the_launcher a_second_launcher_of_one_directory_is_refused
@@ -71,6 +73,7 @@ fn tests() -> Vec<Test> {
             the_kernel_is_masked the_root_stays_closed a_hostile_server_is_shown_nothing_else;
         limits: a_fork_bomb_is_bounded memory_ends_at_the_limit open_files_end_at_the_limit;
         copies: a_copy_stands_in_a_sandbox_of_its_own the_end_of_a_copy_is_told_as_it_was many_copies;
+        furnish: a_running_program_and_its_copies_are_shown_it;
         endings: shutdown_waits_for_the_launcher;
     };
     let as_anybody = tests! { Need::Nothing, 0, "";

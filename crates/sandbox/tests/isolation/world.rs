@@ -187,6 +187,7 @@ pub fn spec(argv: &[&str]) -> SandboxSpec {
         open_files: 1024,
         listen: None,
         forkable: false,
+        places: Vec::new(),
     }
 }
 
