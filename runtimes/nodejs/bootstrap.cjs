@@ -10,7 +10,7 @@ const path = require('path');
 const util = require('util');
 
 const CONTROL_FD = 3, PARK_FD = 5;
-const INVOKE = 1, RESTORE = 2;
+const INVOKE = 1, RESTORE = 2, FUNCTION = 3;
 const READY = 16, INIT_ERROR = 17, RESPONSE = 18, ERROR = 19, TOO_LARGE = 20, PARKED = 21;
 const REHEARSALS = 10;
 const RESPONSE_LIMIT = 6 * 1024 * 1024 + 100;
@@ -69,11 +69,12 @@ function writeAll(descriptor, bytes) {
 
 const LEVELS = ['TRACE', 'DEBUG', 'INFO', 'WARN', 'ERROR', 'FATAL'];
 const environment = process.env;
-const logsJson = (environment.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
-const logDescriptor = Number(environment._LAMBDA_TELEMETRY_LOG_FD || 1);
-delete environment._LAMBDA_TELEMETRY_LOG_FD;
-const willBeTemplate = environment._MARTLET_TEMPLATE !== undefined;
+const LOG_VARIABLE = '_LAMBDA_TELEMETRY_LOG_FD';
+const logDescriptor = Number(environment[LOG_VARIABLE] || 1);
+delete environment[LOG_VARIABLE];
+const templateOf = environment._MARTLET_TEMPLATE;
 delete environment._MARTLET_TEMPLATE;
+let logsJson = false;
 
 let requestId;
 
@@ -153,6 +154,7 @@ function jsonRecord(level, at, values) {
 }
 
 function patchConsole() {
+  logsJson = (environment.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
   const wanted = LEVELS.indexOf((environment.AWS_LAMBDA_LOG_LEVEL || '').toUpperCase());
   const writer = (level) => (level < wanted && level < 5 ? () => {} : (...values) => log(level, values));
   console.trace = writer(0);
@@ -543,15 +545,26 @@ async function rehearse() {
   [requestId, trace, onFatal, onIdle] = before;
 }
 
+/** Waits to be told which function this interpreter is for. Its files are there from then on. */
+function learnFunction() {
+  send(READY, 0);
+  const { env } = receive(FUNCTION).meta;
+  for (const name of Object.keys(environment)) if (!(name in env)) delete environment[name];
+  Object.assign(environment, env);
+  delete environment[LOG_VARIABLE];
+  process.chdir(environment.LAMBDA_TASK_ROOT || '/var/task');
+}
+
 async function main() {
-  showTrace();
-  patchConsole();
   blockOutput();
   catchTheUncaught();
   process.on('beforeExit', () => onIdle());
   offerGlobals();
-  const ways = willBeTemplate ? require('./template.cjs') : undefined;
+  const ways = templateOf ? require('./template.cjs') : undefined;
   const template = ways && await ways.Template.begin();
+  if (templateOf === 'runtime') learnFunction();
+  showTrace();
+  patchConsole();
   globalThis.martlet = ways ? ways.hooks : { beforeSnapshot() {}, afterRestore() {} };
   const handler = await load(environment.LAMBDA_TASK_ROOT || '/var/task', environment._HANDLER || '');
   send(READY, 0, template && await becomeTemplate(template, ways));

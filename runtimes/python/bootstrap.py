@@ -10,7 +10,7 @@ import sys
 import time
 
 CONTROL_FD, PARK_FD = 3, 5
-INVOKE, RESTORE = 1, 2
+INVOKE, RESTORE, FUNCTION = 1, 2, 3
 READY, INIT_ERROR, RESPONSE, ERROR, TOO_LARGE, PARKED = 16, 17, 18, 19, 20, 21
 RESPONSE_LIMIT = 6 * 1024 * 1024 + 100
 RECEIVE_BYTES = 64 * 1024
@@ -617,26 +617,41 @@ def become_template(hooks, template):
     return b"" if obstacle is None else json.dumps({"unforkable": obstacle}).encode()
 
 
+def learn_function():
+    """Waits to be told which function this interpreter is for. Its files are there from then on."""
+    send(READY)
+    variables = receive(FUNCTION)[1]["env"]
+    for name in set(os.environ) - set(variables):
+        del os.environ[name]
+    os.environ.update(variables)
+    os.environ.pop(SINK_VARIABLE, None)
+    time.tzset()
+    os.chdir(os.environ.get("LAMBDA_TASK_ROOT", "/var/task"))
+
+
 def main():
-    will_be_template = os.environ.pop("_MARTLET_TEMPLATE", None) is not None
-    for descriptor in (CONTROL_FD, SINK.descriptor) + ((PARK_FD,) if will_be_template else ()):
+    template_of = os.environ.pop("_MARTLET_TEMPLATE", None)
+    for descriptor in (CONTROL_FD, SINK.descriptor) + ((PARK_FD,) if template_of else ()):
         os.set_inheritable(descriptor, False)
     set_up_builtins()
-    set_up_imports(os.environ.get("LAMBDA_TASK_ROOT", "/var/task"))
-    if will_be_template:
+    if template_of:
+        # Before the function's folders come to the import path.
         import martlet_template
-
-        template = martlet_template.Template()
+    if template_of == "runtime":
+        learn_function()
+    set_up_imports(os.environ.get("LAMBDA_TASK_ROOT", "/var/task"))
+    template = martlet_template.Template() if template_of else None
     try:
         handler = load(os.environ.get("_HANDLER", ""))
     except Exception as error:
         send_error(INIT_ERROR, 0, describe(error, None))
         sys.exit(1)
-    send(READY, meta=become_template(martlet_template, template) if will_be_template else b"")
+    send(READY, meta=become_template(martlet_template, template) if template_of else b"")
     serve(handler)
 
 
-SINK = LogSink(int(os.environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "1")))
+SINK_VARIABLE = "_LAMBDA_TELEMETRY_LOG_FD"
+SINK = LogSink(int(os.environ.pop(SINK_VARIABLE, "1")))
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 //! The server's end of a managed runtime's control socket.
 
 use crate::bootstraps::CONTROL_FD;
-use crate::frame::{self, Decoded, Frame, FrameError, InvokeMeta, Kind, RestoreMeta};
+use crate::frame::{self, Decoded, Frame, FrameError, FunctionMeta, InvokeMeta, Kind, RestoreMeta};
 use crate::life::Input;
 use crate::outcome::Failure;
 use bytes::{Buf, Bytes};
@@ -94,6 +94,14 @@ impl Channel {
     /// empty: it never has to wait.
     pub(crate) fn restore(&mut self, meta: &RestoreMeta<'_>) {
         self.outgoing = [frame::restore(meta), Bytes::new()];
+        // A failure shows again when the answer is waited for.
+        let _ = self.write();
+    }
+
+    /// Tells a runtime template, which has said that it is ready, its function. It then becomes a template as any other.
+    pub(crate) fn tell_function(&mut self, meta: &FunctionMeta<'_>) {
+        self.outgoing = [frame::function(meta), Bytes::new()];
+        self.awaiting = Awaiting::Parked;
         // A failure shows again when the answer is waited for.
         let _ = self.write();
     }
@@ -202,7 +210,7 @@ impl Channel {
             Kind::Parked => Input::Parked,
             Kind::Response => Input::Response(frame.payload),
             Kind::TooLarge => Input::Error { failure: Failure::too_large(), fatal: false },
-            Kind::InitError | Kind::Error | Kind::Invoke | Kind::Restore => {
+            Kind::InitError | Kind::Error | Kind::Invoke | Kind::Restore | Kind::Function => {
                 let meta = frame::error_meta(&frame.meta);
                 let failure = Failure {
                     error_type: meta.error_type.unwrap_or_else(|| "Runtime.Unknown".to_owned()),

@@ -36,7 +36,9 @@ pub(crate) enum Kind {
     Invoke = 1,
     /// To a bootstrap that has just been forked from a template: what it is from here on. Meta: [`RestoreMeta`].
     Restore = 2,
-    /// From it: the handler is loaded, events may come. Empty, but from one that was to become a template and cannot:
+    /// To the bootstrap of a runtime template: the function that it is for, whose files are there now. Meta: [`FunctionMeta`].
+    Function = 3,
+    /// From it: the handler is loaded, events may come; from a runtime template: it may be told its function. Empty, but from one that was to become a template and cannot:
     /// meta `{"unforkable"}` then says why.
     Ready = 16,
     /// From it: the handler could not be loaded. Meta: `{"errorType"}`; payload: the error document.
@@ -112,6 +114,13 @@ pub(crate) struct RestoreMeta<'a> {
     pub(crate) env: &'a BTreeMap<&'a str, &'a str>,
 }
 
+/// What a runtime template is told.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct FunctionMeta<'a> {
+    /// All environment variables, in place of those that it was started with.
+    pub(crate) env: &'a BTreeMap<String, String>,
+}
+
 /// Header and meta of an [`Kind::Invoke`] frame whose payload, of `payload_bytes`, is written right after it.
 #[must_use]
 pub(crate) fn invoke_head(sequence: u32, meta: &InvokeMeta<'_>, payload_bytes: usize) -> Bytes {
@@ -122,6 +131,12 @@ pub(crate) fn invoke_head(sequence: u32, meta: &InvokeMeta<'_>, payload_bytes: u
 #[must_use]
 pub(crate) fn restore(meta: &RestoreMeta<'_>) -> Bytes {
     head(Kind::Restore, 0, meta, 0)
+}
+
+/// A whole [`Kind::Function`] frame.
+#[must_use]
+pub(crate) fn function(meta: &FunctionMeta<'_>) -> Bytes {
+    head(Kind::Function, 0, meta, 0)
 }
 
 fn head(kind: Kind, sequence: u32, meta: &impl serde::Serialize, payload_bytes: usize) -> Bytes {

@@ -4,6 +4,7 @@ use crate::bootstraps::Compiled;
 use crate::environment::{Birth, Environment, Initialized};
 use crate::modes::{StartMode, StartModes};
 use crate::process::{LaunchFailure, Plan, Process, Program, Role};
+use crate::runtime_template::RuntimeTemplates;
 use crate::runtimes::{MissingRuntime, Runtimes};
 use crate::template::Template;
 use crate::variables::{FORK_VARIABLE, WRAPPER_VARIABLE};
@@ -20,11 +21,14 @@ use std::sync::Arc;
 pub struct HostOptions {
     /// The time of day, for log lines and deadlines.
     pub clock: Clock,
+    /// How many kinds of interpreters are kept started ahead, one of each, for functions that are called for the first time
+    /// (configuration: `runtime_templates`).
+    pub runtime_templates: usize,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { clock: martlet_telemetry::system_clock() }
+        Self { clock: martlet_telemetry::system_clock(), runtime_templates: 4 }
     }
 }
 
@@ -35,6 +39,7 @@ pub struct Host {
     telemetry: Telemetry,
     clock: Clock,
     compiled: Compiled,
+    runtime_templates: RuntimeTemplates,
     modes: StartModes,
 }
 
@@ -74,7 +79,7 @@ pub enum StartError {
 }
 
 impl Host {
-    /// A host that starts environments through `launcher` and logs to `telemetry`.
+    /// A host that starts environments through `launcher` and logs to `telemetry`. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(
         launcher: Launcher,
@@ -82,12 +87,18 @@ impl Host {
         telemetry: Telemetry,
         options: HostOptions,
     ) -> Arc<Self> {
+        let compiled = Compiled::default();
         Arc::new(Self {
+            runtime_templates: RuntimeTemplates::new(
+                launcher.clone(),
+                compiled.clone(),
+                options.runtime_templates,
+            ),
             launcher,
             runtimes,
             telemetry,
             clock: options.clock,
-            compiled: Compiled::default(),
+            compiled,
             modes: StartModes::default(),
         })
     }
@@ -96,6 +107,22 @@ impl Host {
     #[must_use]
     pub fn runtimes(&self) -> &Runtimes {
         &self.runtimes
+    }
+
+    /// Sees to it that the first call of the deployment finds an interpreter started, if it can use one. Returns at once.
+    pub fn expect(&self, deployment: &Deployment) {
+        let configuration = &deployment.version.configuration;
+        if let Some(interpreter) = self.runtimes.find(&configuration.runtime)
+            && self.can_fork(deployment).is_ok()
+        {
+            self.runtime_templates.expect(configuration, interpreter);
+        }
+    }
+
+    /// How many interpreters wait for a function to be called for the first time.
+    #[must_use]
+    pub fn interpreters_ahead(&self) -> usize {
+        self.runtime_templates.ready()
     }
 
     /// Starts an environment and returns when its init phase is over, 10 s at most. A failed init phase is no error: the
@@ -122,8 +149,11 @@ impl Host {
             return Ok(Prepared::Environment { environment, unforkable: Some(reason) });
         }
         let plan = self.plan(Arc::clone(&deployment))?;
+        self.expect(&deployment);
         let mut environment = Environment::new(Arc::clone(self), plan, Birth::Template)?;
-        match environment.initialize().await? {
+        let initialized = environment.initialize().await;
+        self.runtime_templates.replace(&deployment.version.configuration);
+        match initialized? {
             Initialized::Parked(init) => {
                 let template = environment.into_template(init).ok_or(StartError::TemplateGone)?;
                 self.modes.parked(&deployment);
@@ -223,12 +253,7 @@ impl Host {
         let runtime = &version.configuration.runtime;
         self.runtimes.check(runtime).map_err(StartError::Runtime)?;
         let program = match self.runtimes.find(runtime) {
-            Some(interpreter) => {
-                let compiled = matches!(runtime.family(), Some(RuntimeFamily::Python { .. }))
-                    .then(|| self.compiled.for_interpreter(&self.launcher, interpreter))
-                    .flatten();
-                Program::Managed { interpreter: interpreter.clone(), compiled }
-            }
+            Some(interpreter) => Program::managed(&self.launcher, &self.compiled, interpreter),
             None => Program::Provided,
         };
         let log_group = version.log_group();
@@ -256,7 +281,22 @@ impl Host {
         log_stream: &Arc<str>,
         role: Role,
     ) -> impl Future<Output = Result<Process, LaunchFailure>> + Send + 'static {
-        Process::launch(self.launcher.clone(), Arc::clone(plan), Arc::clone(log_stream), role)
+        let (launcher, plan, log_stream) = (self.launcher.clone(), Arc::clone(plan), Arc::clone(log_stream));
+        let ready = match role {
+            Role::Template => self.runtime_templates.take(&plan),
+            Role::Environment => None,
+        };
+        async move {
+            if let Some(ready) = ready {
+                match ready.settle(launcher.clone(), &plan, &log_stream).await {
+                    Ok(process) => return Ok(process),
+                    Err(error) => {
+                        tracing::warn!(?error, "an interpreter that was started ahead is of no use");
+                    }
+                }
+            }
+            Process::launch(launcher, plan, log_stream, role).await
+        }
     }
 
     /// What the runtime is called in log lines: `python:3.12.1`, `provided:al2023`.

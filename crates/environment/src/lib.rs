@@ -34,6 +34,7 @@ mod modes;
 mod outcome;
 mod process;
 mod runtime_api;
+mod runtime_template;
 mod runtimes;
 mod stock;
 mod template;

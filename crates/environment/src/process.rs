@@ -2,7 +2,9 @@
 
 use crate::Deployment;
 use crate::StartError;
-use crate::bootstraps::{self, PARK_FD, RUNTIME_DIR, TELEMETRY_FD, TEMPLATE_VARIABLE};
+use crate::bootstraps::{
+    self, Compiled, PARK_FD, RUNTIME_DIR, RUNTIME_TEMPLATE_VARIABLE, TELEMETRY_FD, TEMPLATE_VARIABLE,
+};
 use crate::channel::{Channel, ChannelError};
 use crate::frame::RestoreMeta;
 use crate::life::Input;
@@ -11,11 +13,12 @@ use crate::outcome::Exit;
 use crate::runtime_api::RuntimeApi;
 use crate::runtimes::Interpreter;
 use crate::stock::Stock;
-use crate::variables::{LOG_STREAM_VARIABLE, RUNTIME_API_PORT, TASK_DIR, WRAPPER_VARIABLE, variables};
+use crate::variables::{self, LOG_STREAM_VARIABLE, RUNTIME_API_PORT, TASK_DIR, WRAPPER_VARIABLE, variables};
 use bytes::Bytes;
-use martlet_model::{Invocation, RuntimeFamily, Timestamp, limits};
+use martlet_model::{Invocation, RuntimeFamily, RuntimeName, Timestamp, limits};
 use martlet_sandbox::{
-    Bind, ExitStatus, ExitWatch, LaunchError, Launcher, Parking, Sandbox, SandboxSpec, Shell, Step, Usage,
+    Bind, ExitStatus, ExitWatch, Furnishing, LaunchError, Launcher, Parking, Sandbox, SandboxSpec, Shell,
+    Step, Usage,
 };
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -226,6 +229,18 @@ impl Process {
         Ok(Self { parking, ..Self::new(sandbox, transport, log, Instant::now()) })
     }
 
+    /// A process that has just been told its function, of which it is to become the template.
+    pub(crate) fn of_template(
+        launcher: Launcher,
+        sandbox: Arc<Sandbox>,
+        channel: Channel,
+        log: LogPipe,
+        parking: Parking,
+    ) -> Self {
+        let parking = Some((parking, stock_of(launcher, &sandbox)));
+        Self { parking, ..Self::new(sandbox, Transport::Managed(channel), log, Instant::now()) }
+    }
+
     /// A process that was forked into a sandbox, at a request that was sent at `begun`.
     pub(crate) fn forked(sandbox: Sandbox, ends: Ends, begun: Instant, shared_bytes: u64) -> Self {
         let process = Self::new(Arc::new(sandbox), Transport::Managed(ends.channel), ends.log, begun);
@@ -430,7 +445,7 @@ impl Process {
 
 /// The three numbers under which the log pipe appears. The telemetry descriptor is opened anew: a program that makes its
 /// standard output non-blocking would otherwise make it so, too, and cut its own log frames.
-fn output_descriptors(writer: OwnedFd) -> io::Result<Vec<(OwnedFd, i32)>> {
+pub(crate) fn output_descriptors(writer: OwnedFd) -> io::Result<Vec<(OwnedFd, i32)>> {
     let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
     let telemetry = OpenOptions::new().write(true).open(path)?;
     Ok(vec![(writer.try_clone()?, 1), (writer, 2), (telemetry.into(), TELEMETRY_FD)])
@@ -455,24 +470,9 @@ fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
         let (name, value) = TEMPLATE_VARIABLE;
         env.push((name.to_owned(), value.to_owned()));
     }
-    let mut binds = vec![Bind::new(&plan.deployment.code_dir, TASK_DIR)];
-    let mut files = Vec::new();
-    let mut listen = None;
-    let argv = match &plan.program {
-        Program::Managed { interpreter, compiled } => {
-            binds.extend(interpreter.binds.iter().map(|(host, inside)| Bind::new(host, inside)));
-            let node = matches!(interpreter.runtime.family(), Some(RuntimeFamily::Node { .. }));
-            for (name, content) in bootstraps::companions(node, template) {
-                files.push((format!("{RUNTIME_DIR}/{name}"), content.to_vec()));
-            }
-            let memory_mb = configuration.memory_mb;
-            managed_argv(interpreter, compiled.as_ref(), memory_mb, template, &env, &mut files)
-        }
-        Program::Provided => {
-            listen = Some(RUNTIME_API_PORT);
-            vec![ENTRYPOINT.to_owned()]
-        }
-    };
+    let (argv, mut binds, files) = plan.program.start(configuration.memory_mb, template, &env);
+    let Furnishing { binds: own, memory_bytes, cpu_millis } = furnishing(plan);
+    binds.extend(own);
     SandboxSpec {
         argv,
         env,
@@ -481,12 +481,82 @@ fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
         binds,
         files,
         tmp_bytes: u64::from(configuration.ephemeral_mb) << 20,
-        memory_bytes: u64::from(configuration.memory_mb) << 20,
-        cpu_millis: configuration.cpu_millis().max(INIT_CPU_MILLIS),
+        memory_bytes,
+        cpu_millis,
         pids: limits::PROCESSES,
         open_files: limits::OPEN_FILES,
-        listen,
+        listen: matches!(plan.program, Program::Provided).then_some(RUNTIME_API_PORT),
         forkable: template,
+        places: Vec::new(),
+    }
+}
+
+/// What of a specification is the function's own, but for its `/tmp`.
+pub(crate) fn furnishing(plan: &Plan) -> Furnishing {
+    let configuration = &plan.deployment.version.configuration;
+    Furnishing {
+        binds: vec![Bind::new(&plan.deployment.code_dir, TASK_DIR)],
+        memory_bytes: u64::from(configuration.memory_mb) << 20,
+        cpu_millis: configuration.cpu_millis().max(INIT_CPU_MILLIS),
+    }
+}
+
+/// For an interpreter that is to become the template of a function not known yet, of `memory_mb` where that matters at its start.
+pub(crate) fn runtime_specification(program: &Program, memory_mb: u32) -> SandboxSpec {
+    let runtime = program.runtime();
+    let mut env = runtime.map(variables::of_runtime).unwrap_or_default();
+    let (argv, binds, files) = program.start(memory_mb, true, &env);
+    let (name, value) = RUNTIME_TEMPLATE_VARIABLE;
+    env.push((name.to_owned(), value.to_owned()));
+    SandboxSpec {
+        argv,
+        env,
+        cwd: "/".to_owned(),
+        hostname: "localhost".to_owned(),
+        binds,
+        files,
+        tmp_bytes: u64::from(limits::MIN_EPHEMERAL_MB) << 20,
+        memory_bytes: u64::from(limits::MAX_MEMORY_MB) << 20,
+        cpu_millis: INIT_CPU_MILLIS,
+        pids: limits::PROCESSES,
+        open_files: limits::OPEN_FILES,
+        listen: None,
+        forkable: true,
+        places: vec![TASK_DIR.into()],
+    }
+}
+
+type Start = (Vec<String>, Vec<Bind>, Vec<(String, Vec<u8>)>);
+
+impl Program {
+    /// An interpreter, with its bootstrap ready to run if that has been made.
+    pub(crate) fn managed(launcher: &Launcher, compiled: &Compiled, interpreter: &Interpreter) -> Self {
+        let compiled = matches!(interpreter.runtime.family(), Some(RuntimeFamily::Python { .. }))
+            .then(|| compiled.for_interpreter(launcher, interpreter))
+            .flatten();
+        Self::Managed { interpreter: interpreter.clone(), compiled }
+    }
+
+    fn runtime(&self) -> Option<&RuntimeName> {
+        match self {
+            Self::Managed { interpreter, .. } => Some(&interpreter.runtime),
+            Self::Provided => None,
+        }
+    }
+
+    /// What is executed, and what of the host and which files it needs to see for that.
+    fn start(&self, memory_mb: u32, template: bool, env: &[(String, String)]) -> Start {
+        let Self::Managed { interpreter, compiled } = self else {
+            return (vec![ENTRYPOINT.to_owned()], Vec::new(), Vec::new());
+        };
+        let binds = interpreter.binds.iter().map(|(host, inside)| Bind::new(host, inside)).collect();
+        let node = matches!(interpreter.runtime.family(), Some(RuntimeFamily::Node { .. }));
+        let mut files: Vec<_> = bootstraps::companions(node, template)
+            .into_iter()
+            .map(|(name, content)| (format!("{RUNTIME_DIR}/{name}"), content.to_vec()))
+            .collect();
+        let argv = managed_argv(interpreter, compiled.as_ref(), memory_mb, template, env, &mut files);
+        (argv, binds, files)
     }
 }
 

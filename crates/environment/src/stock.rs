@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -55,6 +56,27 @@ impl<S: Send + 'static> Stock<S> {
             Some(ready) => Ok(ready),
             None => (self.shared.make)().await,
         }
+    }
+
+    /// One from stock, if there is one.
+    pub(crate) fn take_ready(&self) -> Option<S> {
+        self.shared.ready().pop()
+    }
+
+    /// How many there are.
+    pub(crate) fn ready(&self) -> usize {
+        self.shared.ready().len()
+    }
+
+    /// [`Stock::refill`], a while from now.
+    pub(crate) fn refill_in(&self, pause: Duration) {
+        let shared = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.used.notify_one();
+            }
+        });
     }
 
     /// Makes up for what was taken, in the background. Not part of taking: it would slow down what the piece is taken for.

@@ -2,7 +2,7 @@
 
 use crate::bootstraps::{RUNTIME_DIR, TELEMETRY_FD};
 use martlet_model::function::LogFormat;
-use martlet_model::{FunctionVersion, RuntimeFamily};
+use martlet_model::{FunctionVersion, RuntimeFamily, RuntimeName};
 use std::collections::BTreeMap;
 
 /// Where the package appears inside a sandbox.
@@ -52,27 +52,71 @@ pub fn is_reserved(name: &str) -> bool {
     name.starts_with('_') || RESERVED.contains(&name)
 }
 
+/// The variables of an interpreter that is not for a function yet.
+pub(crate) fn of_runtime(runtime: &RuntimeName) -> Vec<(String, String)> {
+    let mut all: BTreeMap<&str, String> = BTreeMap::new();
+    all.extend(of_interpreter(runtime));
+    all.extend(of_bootstrap());
+    owned(all)
+}
+
+/// Whether the C library, the dynamic linker or an interpreter reads the variable when it starts, and not later: telling it to one
+/// that runs already would not apply it.
+pub(crate) fn is_read_at_start(name: &str) -> bool {
+    const BEGINNINGS: [&str; 11] =
+        ["GCONV_", "GLIBC_", "ICU_", "LANG", "LC_", "LD_", "LOCPATH", "MALLOC_", "NODE_", "PYTHON", "UV_"];
+    const MORE: [&str; 4] = ["NLSPATH", "OPENSSL_CONF", "SSL_CERT_DIR", "SSL_CERT_FILE"];
+    name != "NODE_ENV"
+        && (BEGINNINGS.iter().any(|beginning| name.starts_with(beginning)) || MORE.contains(&name))
+}
+
+/// What a runtime's interpreter finds its own way by; a configuration may override it.
+fn of_interpreter(runtime: &RuntimeName) -> Vec<(&'static str, String)> {
+    let mut all = vec![
+        ("LANG", "en_US.UTF-8".to_owned()),
+        (
+            "LD_LIBRARY_PATH",
+            "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"
+                .into(),
+        ),
+        ("PATH", "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin".into()),
+        ("TZ", ":UTC".into()),
+    ];
+    if let Some(RuntimeFamily::Node { major }) = runtime.family() {
+        let path = format!(
+            "/opt/nodejs/node{major}/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:{TASK_DIR}"
+        );
+        all.push(("NODE_PATH", path));
+    }
+    all
+}
+
+fn of_bootstrap() -> Vec<(&'static str, String)> {
+    vec![
+        ("LAMBDA_RUNTIME_DIR", RUNTIME_DIR.into()),
+        ("LAMBDA_TASK_ROOT", TASK_DIR.into()),
+        ("_LAMBDA_TELEMETRY_LOG_FD", TELEMETRY_FD.to_string()),
+    ]
+}
+
+fn owned(all: BTreeMap<&str, String>) -> Vec<(String, String)> {
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// Every variable of an environment that runs `version` and logs to `group` and `stream`, in the order of their names.
 ///
 /// There are no credentials among them: functions have no identity of their own yet.
 pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) -> Vec<(String, String)> {
     let configuration = &version.configuration;
     let mut all: BTreeMap<&str, String> = BTreeMap::new();
+
+    // These a configuration may override.
+    all.extend(of_interpreter(&configuration.runtime));
     let mut set = |name: &'static str, value: String| {
         all.insert(name, value);
     };
-
-    // These a configuration may override.
     set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".into());
     set("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:2000".into());
-    set("LANG", "en_US.UTF-8".into());
-    set(
-        "LD_LIBRARY_PATH",
-        "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"
-            .into(),
-    );
-    set("PATH", "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin".into());
-    set("TZ", ":UTC".into());
     let logging = &configuration.logging;
     let (format, default_level) = match logging.format {
         LogFormat::Text => ("Text", None),
@@ -82,14 +126,6 @@ pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) ->
     if let Some(level) = logging.application_level.as_deref().or(default_level) {
         set("AWS_LAMBDA_LOG_LEVEL", level.into());
     }
-    if let Some(RuntimeFamily::Node { major }) = configuration.runtime.family() {
-        set(
-            "NODE_PATH",
-            format!(
-                "/opt/nodejs/node{major}/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:{TASK_DIR}"
-            ),
-        );
-    }
     for (name, value) in &configuration.environment {
         if !is_reserved(name) {
             all.insert(name, value.clone());
@@ -97,6 +133,7 @@ pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) ->
     }
 
     // These it may not.
+    all.extend(of_bootstrap());
     let mut set = |name: &'static str, value: String| {
         all.insert(name, value);
     };
@@ -112,11 +149,8 @@ pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) ->
     if !matches!(configuration.runtime.family(), Some(RuntimeFamily::Provided)) {
         set("AWS_EXECUTION_ENV", format!("AWS_Lambda_{}", configuration.runtime));
     }
-    set("LAMBDA_RUNTIME_DIR", RUNTIME_DIR.into());
-    set("LAMBDA_TASK_ROOT", TASK_DIR.into());
     set("_HANDLER", configuration.handler.clone());
-    set("_LAMBDA_TELEMETRY_LOG_FD", TELEMETRY_FD.to_string());
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    owned(all)
 }
 
 #[cfg(test)]
@@ -189,6 +223,26 @@ pub(crate) mod tests {
             assert_eq!(value(&all, absent), None, "{absent}");
         }
         assert_eq!(value(&variables(&version("provided.al2023"), "g", "s"), "AWS_EXECUTION_ENV"), None);
+    }
+
+    #[test]
+    fn what_only_a_start_reads_is_told_from_what_programs_read() {
+        for name in
+            ["LD_PRELOAD", "LANG", "LANGUAGE", "LC_ALL", "PYTHONPATH", "NODE_OPTIONS", "UV_THREADPOOL_SIZE"]
+        {
+            assert!(is_read_at_start(name), "{name}");
+        }
+        for name in ["TZ", "PATH", "NODE_ENV", "TABLE_NAME", "AWS_REGION"] {
+            assert!(!is_read_at_start(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_interpreter_without_a_function_finds_its_way_as_one_with_it_does() {
+        let with = variables(&version("nodejs20.x"), "g", "s");
+        for (name, expected) in of_runtime(&RuntimeName::new("nodejs20.x")) {
+            assert_eq!(value(&with, &name), Some(expected), "{name}");
+        }
     }
 
     #[test]

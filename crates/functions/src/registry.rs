@@ -201,6 +201,13 @@ impl Functions {
         self.inner.shown.list(account, region)
     }
 
+    /// Everything of every account that can be invoked at this moment.
+    #[must_use]
+    pub fn deployments(&self) -> Vec<Arc<Deployment>> {
+        let functions = self.inner.shown.all();
+        functions.iter().flat_map(|function| function.deployments.values().cloned()).collect()
+    }
+
     /// What an account has in a region.
     #[must_use]
     pub fn usage(&self, account: &AccountId, region: &Region) -> Usage {

@@ -75,6 +75,7 @@ async fn compile(launcher: &Launcher, interpreter: &Interpreter) -> Option<Bytes
         open_files: 64,
         listen: None,
         forkable: false,
+        places: Vec::new(),
     };
     let sandbox = launcher.launch(spec, vec![(writer.into(), 1)]).await.ok()?;
     let mut code = Vec::new();

@@ -28,6 +28,8 @@ pub(crate) const TELEMETRY_FD: i32 = 4;
 pub(crate) const PARK_FD: i32 = 5;
 /// Tells a bootstrap that it is to become a template, beside [`PARK_FD`] being open.
 pub(crate) const TEMPLATE_VARIABLE: (&str, &str) = ("_MARTLET_TEMPLATE", "1");
+/// The same, and that it is to wait to be told its function first.
+pub(crate) const RUNTIME_TEMPLATE_VARIABLE: (&str, &str) = (TEMPLATE_VARIABLE.0, "runtime");
 
 /// Python source; runs on 3.8 and later.
 pub(crate) const PYTHON: &str = include_str!("../../../../runtimes/python/bootstrap.py");

@@ -4,6 +4,7 @@
 //! The launcher is this very program with a hidden argument, so the tests have a `main` of their own. Arguments select
 //! tests by a part of their names.
 
+mod ahead;
 mod clients;
 mod hostile;
 mod managed;
@@ -54,6 +55,9 @@ const TESTS: &[Test] = tests![
     templates::some_functions_are_never_tried,
     templates::a_failed_init_phase_leaves_an_environment,
     templates::a_failing_hook_fails_the_fork_and_not_the_invocation,
+    ahead::a_first_call_finds_its_interpreter_started,
+    ahead::its_limits_are_the_functions,
+    ahead::an_interpreter_that_died_is_not_missed,
     hostile::what_it_answers_ends_nothing_but_itself,
     hostile::one_that_ends_unasked_is_not_made_for_ever,
     hostile::one_that_never_parks_is_given_up,

@@ -145,6 +145,13 @@ pub(crate) const KEYS: &[Key] = &[
         "Environments that stand ready beyond those at work, for a recently called function; where it is not forked, only while calls take such often enough to pay for the memory",
     ),
     key(
+        "runtime_templates",
+        Kind::Number { min: 0, max: 100 },
+        Fixed("4"),
+        "COUNT",
+        "Kinds of interpreters of which one is kept started ahead, for functions that are called for the first time",
+    ),
+    key(
         "starts_per_second",
         Kind::Number { min: 1, max: 100_000 },
         Fixed("1000"),

@@ -71,15 +71,18 @@ impl Rooms {
         let telemetry =
             Telemetry::open(&config.data_dir, telemetry_options(config)).map_err(RoomsError::Telemetry)?;
 
-        let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), HostOptions::default());
         let obstacle = fork_obstacle(config, in_force);
+        let runtime_templates = if obstacle.is_none() { config.runtime_templates } else { 0 };
+        let host_options = HostOptions { runtime_templates, ..HostOptions::default() };
+        let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), host_options);
         let starts = starts(config, obstacle, Arc::clone(&host));
         let options = EngineOptions { fork_start: obstacle.is_none(), ..engine_options(config) };
-        let engine = Engine::new(host, options);
-        let observer = Arc::new(Retire(engine.clone()));
+        let engine = Engine::new(Arc::clone(&host), options);
+        let observer = Arc::new(Watch { engine: engine.clone(), host: Arc::clone(&host) });
         let functions = Functions::open(store.clone(), &config.data_dir.join(PACKAGES), observer)
             .await
             .map_err(RoomsError::Functions)?;
+        functions.deployments().iter().for_each(|deployment| host.expect(deployment));
         let invoker = EngineInvoker { functions: functions.clone(), engine: engine.clone() };
         let events = AsyncInvocations::start(store, Arc::new(invoker), events_options(config));
 
@@ -197,12 +200,18 @@ fn starts(config: &Config, obstacle: Option<&'static str>, host: Arc<Host>) -> S
     Starts { by_header: config.dev, always: start_of(&config.cold), shown: Arc::new(shown) }
 }
 
-/// Ends the environments of what can no longer be invoked.
-struct Retire(Engine<Arc<Host>>);
+/// Ends the environments of what can no longer be invoked, and has an interpreter started for what can be from now on.
+struct Watch {
+    engine: Engine<Arc<Host>>,
+    host: Arc<Host>,
+}
 
-impl Observer for Retire {
+impl Observer for Watch {
     fn current(&self, function: &FunctionArn, current: &[Arc<Deployment>]) {
-        self.0.retire(function, |environment| {
+        for deployment in current {
+            self.host.expect(deployment);
+        }
+        self.engine.retire(function, |environment| {
             let of =
                 |deployment: &Deployment| (deployment.version.version, deployment.version.revision.clone());
             current.iter().any(|deployment| of(deployment) == of(environment))
