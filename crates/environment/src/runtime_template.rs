@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 /// How long an interpreter may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// When one that was used is replaced: not while the call that it was used for still wants the processor.
-const REST: Duration = Duration::from_millis(100);
+const REST: Duration = Duration::from_millis(20);
 
 /// One that waits.
 #[derive(Debug)]
