@@ -56,6 +56,7 @@ def is_keeper(pid):
 def functions_process(pid):
     """Whether it runs a function, a template of one included."""
     try:
-        return b"AWS_LAMBDA_FUNCTION_NAME=" in Path(f"/proc/{pid}/environ").read_bytes()
+        started_as = Path(f"/proc/{pid}/environ").read_bytes()
+        return b"AWS_LAMBDA_FUNCTION_NAME=" in started_as or b"_MARTLET_TEMPLATE=runtime" in started_as
     except OSError:
         return False

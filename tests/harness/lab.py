@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .aws import ROLE
 from .paths import EXAMPLES
 from .waiting import until
-from .zips import make_zip
+from .zips import NAME_FILE, make_zip
 
 PYTHON_LAB = """
 def handler(event, context):
@@ -95,9 +95,9 @@ def create(client, code, runtime: str, handler: str = "lambda_function.handler",
     if isinstance(code, str):
         file = {"p": "lambda_function.py", "n": "index.js"}.get(runtime[0], "bootstrap")
         code = {file if runtime.startswith(("python3", "nodejs")) else "bootstrap": textwrap.dedent(code)}
-    if isinstance(code, dict):
-        code = make_zip(code)
     name = name or unique()
+    if isinstance(code, dict):
+        code = make_zip(code | {NAME_FILE: name})
     created = client.create_function(FunctionName=name, Runtime=runtime, Handler=handler, Role=ROLE,
                                      Code={"ZipFile": code}, **config)
     if created.get("State") != "Active":

@@ -141,8 +141,7 @@ class Server:
 
     def environments_of(self, function: str) -> list[int]:
         """Pids of the processes that run `function` now, as the host sees them."""
-        return [pid for pid, _ in self.below()
-                if traces.environment_of(pid).get("AWS_LAMBDA_FUNCTION_NAME") == function]
+        return [pid for pid, _ in self.below() if traces.function_of(pid) == function]
 
     def terminate(self, number: int = signal.SIGTERM, seconds: float = STOP_SECONDS) -> int:
         """Sends a signal, waits for the end, and checks that nothing is left; gives the exit code."""

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .zips import NAME_FILE
+
 
 def _stat(pid: int) -> tuple[int, int] | None:
     """Parent and start time of a living (not zombie) process."""
@@ -51,6 +53,18 @@ def environment_of(pid: int) -> dict[str, str]:
     except OSError:
         return {}
     return dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
+
+
+def function_of(pid: int) -> str | None:
+    """The function that a process runs: by the variables that it was started with, or, where it was started before that was
+    known, by what the tests put into each package."""
+    variables = environment_of(pid)
+    if variables.get("_MARTLET_TEMPLATE") != "runtime":
+        return variables.get("AWS_LAMBDA_FUNCTION_NAME")
+    try:
+        return Path(f"/proc/{pid}/root/var/task/{NAME_FILE}").read_text()
+    except OSError:
+        return None
 
 
 def cgroups_of(pid: int) -> set[str]:

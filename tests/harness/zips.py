@@ -5,6 +5,10 @@ import stat
 import zipfile
 
 
+# Says in a package which function it is for.
+NAME_FILE = ".function"
+
+
 def make_zip(files: dict[str, str | bytes], executable: tuple[str, ...] = ("bootstrap",)) -> bytes:
     """A zip of `files` (name -> content); the names in `executable` get mode 0755, the others 0644."""
     buffer = io.BytesIO()
