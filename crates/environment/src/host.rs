@@ -109,7 +109,8 @@ impl Host {
         &self.runtimes
     }
 
-    /// Sees to it that the first call of the deployment finds an interpreter started, if it can use one. Returns at once.
+    /// Sees to it that the first call of the deployment finds an interpreter started, if it can use one and there is room for
+    /// its kind. Returns at once.
     pub fn expect(&self, deployment: &Deployment) {
         let configuration = &deployment.version.configuration;
         if let Some(interpreter) = self.runtimes.find(&configuration.runtime)
@@ -149,10 +150,13 @@ impl Host {
             return Ok(Prepared::Environment { environment, unforkable: Some(reason) });
         }
         let plan = self.plan(Arc::clone(&deployment))?;
-        self.expect(&deployment);
+        let configuration = &deployment.version.configuration;
+        if let Some(interpreter) = self.runtimes.find(&configuration.runtime) {
+            self.runtime_templates.want(configuration, interpreter);
+        }
         let mut environment = Environment::new(Arc::clone(self), plan, Birth::Template)?;
         let initialized = environment.initialize().await;
-        self.runtime_templates.replace(&deployment.version.configuration);
+        self.runtime_templates.replace(configuration);
         match initialized? {
             Initialized::Parked(init) => {
                 let template = environment.into_template(init).ok_or(StartError::TemplateGone)?;

@@ -50,7 +50,7 @@ pub(crate) struct RuntimeTemplates {
     most: usize,
     /// Where they are waited for, whoever wants them.
     home: Handle,
-    /// The kind that was wanted last comes last.
+    /// The kind that was called last comes last.
     kept: Mutex<Vec<(Kind, Stock<RuntimeTemplate>)>>,
 }
 
@@ -61,19 +61,26 @@ impl RuntimeTemplates {
         Self { launcher, compiled, most, home: Handle::current(), kept: Mutex::default() }
     }
 
-    /// Sees to it that one is ready soon for a function that is so configured, if it can use one.
+    /// Sees to it that one is ready soon for a function that is so configured, if it can use one and there is room for its kind.
     pub(crate) fn expect(&self, configuration: &Configuration, interpreter: &Interpreter) {
+        let Some(kind) = kind_of(configuration) else { return };
+        let mut kept = self.kept();
+        if kept.len() < self.most && !kept.iter().any(|(known, _)| *known == kind) {
+            let stock = self.stock_of(configuration.memory_mb, interpreter);
+            kept.push((kind, stock));
+        }
+    }
+
+    /// The same for a function that is being called for the first time: the kind that was not called for longest makes room.
+    pub(crate) fn want(&self, configuration: &Configuration, interpreter: &Interpreter) {
         let Some(kind) = kind_of(configuration).filter(|_| self.most > 0) else { return };
         let mut kept = self.kept();
-        let stock = match kept.iter().position(|(known, _)| *known == kind) {
-            Some(at) if at + 1 == kept.len() => return,
-            Some(at) => kept.remove(at).1,
-            None => self.stock_of(configuration.memory_mb, interpreter),
-        };
-        kept.push((kind, stock));
-        if kept.len() > self.most {
+        let known = kept.iter().position(|(known, _)| *known == kind).map(|at| kept.remove(at).1);
+        let stock = known.unwrap_or_else(|| self.stock_of(configuration.memory_mb, interpreter));
+        if kept.len() == self.most {
             kept.remove(0);
         }
+        kept.push((kind, stock));
     }
 
     /// Takes one for the function of `plan`, which then logs to `log_stream`; `None` where none is ready. [`Self::replace`] makes up
