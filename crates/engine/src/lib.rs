@@ -175,18 +175,15 @@ impl<H: Host> Engine<H> {
     /// Makes every environment of the function stale but those of the revisions that `keep` approves: idle ones stop now, busy
     /// ones when they are done. Templates go with them.
     pub fn retire(&self, function: &FunctionArn, keep: impl Fn(&Deployment) -> bool) {
-        let now = self.shared.now();
-        let mut state = self.shared.lock();
-        let state = &mut *state;
-        let mut actions = std::mem::take(&mut state.actions);
-        state.known.retain(|key, version| {
-            let stale = key.0.version.function == *function && !keep(&key.0);
-            if stale {
-                state.scheduler.retire(*version, now, &mut actions);
-            }
-            !stale
+        self.shared.decide(|state, now, actions| {
+            state.known.retain(|key, version| {
+                let stale = key.0.version.function == *function && !keep(&key.0);
+                if stale {
+                    state.scheduler.retire(*version, now, actions);
+                }
+                !stale
+            });
         });
-        self.shared.carry_out(state, actions);
     }
 
     /// What every version with environments or callers has at this moment.
@@ -204,14 +201,7 @@ impl<H: Host> Engine<H> {
     /// Takes nothing in any more, lets what runs finish, and resolves when every environment is gone or `patience` is
     /// over; true when all were gone.
     pub async fn drain(&self, patience: Duration) -> bool {
-        {
-            let now = self.shared.now();
-            let mut state = self.shared.lock();
-            let state = &mut *state;
-            let mut actions = std::mem::take(&mut state.actions);
-            state.scheduler.close(now, &mut actions);
-            self.shared.carry_out(state, actions);
-        }
+        self.shared.decide(|state, now, actions| state.scheduler.close(now, actions));
         self.shared.earlier.notify_one();
         let all_gone = async {
             loop {

@@ -135,6 +135,29 @@ impl<H: Host> Shared<H> {
         version
     }
 
+    /// Changes the state, by asking the scheduler, and carries out what it wants done about that.
+    pub(crate) fn decide<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut State<H>, Moment, &mut Vec<Action>) -> T,
+    ) -> T {
+        self.decide_or(&Rejected::Closing, change)
+    }
+
+    /// The same; callers whose start has failed are told `failure`.
+    fn decide_or<T>(
+        self: &Arc<Self>,
+        failure: &Rejected,
+        change: impl FnOnce(&mut State<H>, Moment, &mut Vec<Action>) -> T,
+    ) -> T {
+        let now = self.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut actions = std::mem::take(&mut state.actions);
+        let outcome = change(state, now, &mut actions);
+        self.carry_out_or(state, actions, failure);
+        outcome
+    }
+
     /// Carries out what the scheduler wants, and what it wants when it hears what came of that.
     pub(crate) fn carry_out(self: &Arc<Self>, state: &mut State<H>, actions: Vec<Action>) {
         self.carry_out_or(state, actions, &Rejected::Closing);
@@ -222,35 +245,44 @@ impl<H: Host> Shared<H> {
     }
 
     fn start(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId) {
-        let deployment = state.deployments.get(&version).cloned();
-        let shared = Arc::clone(self);
-        tokio::spawn(async move {
-            let Some(deployment) = deployment else {
-                return shared.start_failed(start, None, "the version is gone".into());
-            };
-            match shared.host.start(Arc::clone(&deployment)).await {
-                Ok(environment) => shared.started(start, environment),
-                Err(error) => shared.start_failed(start, Some(&deployment), describe(&error)),
-            }
+        self.run_init(state, start, version, move |shared, deployment| async move {
+            shared.started(start, shared.host.start(deployment).await?);
+            Ok(())
         });
     }
 
     fn prepare(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId) {
-        let deployment = state.deployments.get(&version).cloned();
-        let shared = Arc::clone(self);
-        tokio::spawn(async move {
-            let Some(deployment) = deployment else {
-                return shared.start_failed(start, None, "the version is gone".into());
-            };
-            match shared.host.prepare(Arc::clone(&deployment)).await {
-                Ok(Prepared::Template(template)) => shared.prepared(start, Arc::new(template)),
-                Ok(Prepared::Environment { environment, unforkable }) => {
+        self.run_init(state, start, version, move |shared, deployment| async move {
+            match shared.host.prepare(deployment).await? {
+                Prepared::Template(template) => shared.prepared(start, Arc::new(template)),
+                Prepared::Environment { environment, unforkable } => {
                     let memory_bytes = environment.memory_bytes();
                     shared.admit(environment, |scheduler, now, actions| {
                         scheduler.prepared_environment(start, unforkable, memory_bytes, now, actions)
                     });
                 }
-                Err(error) => shared.start_failed(start, Some(&deployment), describe(&error)),
+            }
+            Ok(())
+        });
+    }
+
+    fn run_init<F>(
+        self: &Arc<Self>,
+        state: &State<H>,
+        start: StartId,
+        version: VersionId,
+        init: impl FnOnce(Arc<Self>, Arc<Deployment>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<(), H::StartError>> + Send,
+    {
+        let deployment = state.deployments.get(&version).cloned();
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(deployment) = deployment else {
+                return shared.start_failed(start, None, "the version is gone".into());
+            };
+            if let Err(error) = init(Arc::clone(&shared), Arc::clone(&deployment)).await {
+                shared.start_failed(start, Some(&deployment), describe(&error));
             }
         });
     }
@@ -282,57 +314,37 @@ impl<H: Host> Shared<H> {
         environment: H::Environment,
         number: impl FnOnce(&mut Scheduler, Moment, &mut Vec<Action>) -> EnvironmentId,
     ) {
-        let now = self.now();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut actions = std::mem::take(&mut state.actions);
-        let id = number(&mut state.scheduler, now, &mut actions);
-        self.watch(state, id, &environment);
-        state.park(id, environment);
-        self.carry_out(state, actions);
+        self.decide(|state, now, actions| {
+            let id = number(&mut state.scheduler, now, actions);
+            self.watch(state, id, &environment);
+            state.park(id, environment);
+        });
     }
 
     fn prepared(self: &Arc<Self>, start: StartId, template: Arc<H::Template>) {
         let memory_bytes = template.memory_bytes();
         let exited = template.exited();
-        let now = self.now();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut actions = std::mem::take(&mut state.actions);
-        let id = state.scheduler.prepared(start, memory_bytes, now, &mut actions);
-        state.templates.insert(id, template);
-        let shared = Arc::clone(self);
-        tokio::spawn(async move {
-            exited.await;
-            let now = shared.now();
-            let mut state = shared.lock();
-            let state = &mut *state;
-            let mut actions = std::mem::take(&mut state.actions);
-            state.scheduler.template_died(id, now, &mut actions);
-            shared.carry_out(state, actions);
+        self.decide(|state, now, actions| {
+            let id = state.scheduler.prepared(start, memory_bytes, now, actions);
+            state.templates.insert(id, template);
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                exited.await;
+                shared.decide(|state, now, actions| state.scheduler.template_died(id, now, actions));
+            });
         });
-        self.carry_out(state, actions);
     }
 
     fn start_failed(self: &Arc<Self>, start: StartId, deployment: Option<&Deployment>, reason: String) {
         let function = deployment.map(|deployment| deployment.version.function.to_string());
         tracing::error!(function, %reason, "an execution environment could not be started");
-        let now = self.now();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut actions = std::mem::take(&mut state.actions);
-        state.scheduler.start_failed(start, now, &mut actions);
-        self.carry_out_or(state, actions, &Rejected::StartFailed(reason.into()));
+        let failure = Rejected::StartFailed(reason.into());
+        self.decide_or(&failure, |state, now, actions| state.scheduler.start_failed(start, now, actions));
         self.ended.notify_waiters();
     }
 
     fn template_gone(self: &Arc<Self>, start: StartId, template: TemplateId) {
-        let now = self.now();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut actions = std::mem::take(&mut state.actions);
-        state.scheduler.template_gone(start, template, now, &mut actions);
-        self.carry_out(state, actions);
+        self.decide(|state, now, actions| state.scheduler.template_gone(start, template, now, actions));
         self.ended.notify_waiters();
     }
 
@@ -353,19 +365,16 @@ impl<H: Host> Shared<H> {
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             exited.await;
-            let now = shared.now();
-            let mut state = shared.lock();
-            let state = &mut *state;
-            let mut actions = std::mem::take(&mut state.actions);
-            if state.place(id).watched == Some(id) {
-                state.place(id).watched = None;
-            }
-            if state.scheduler.died(id, now, &mut actions)
-                && let Some(environment) = state.take_parked(id)
-            {
-                shared.stop(state, environment);
-            }
-            shared.carry_out(state, actions);
+            shared.decide(|state, now, actions| {
+                if state.place(id).watched == Some(id) {
+                    state.place(id).watched = None;
+                }
+                if state.scheduler.died(id, now, actions)
+                    && let Some(environment) = state.take_parked(id)
+                {
+                    shared.stop(state, environment);
+                }
+            });
         });
     }
 

@@ -2,7 +2,7 @@
 //! allocated, nothing copied.
 
 use crate::host::{ExecutionEnvironment, Host};
-use crate::scheduler::{Action, Arrival, EnvironmentId, Ticket, VersionId};
+use crate::scheduler::{Arrival, EnvironmentId, Ticket, VersionId};
 use crate::shared::{Key, Shared, State};
 use crate::{Rejected, Start, Wanted};
 use martlet_environment::{Completion, Deployment};
@@ -44,52 +44,41 @@ impl<H: Host> Shared<H> {
         deployment: &Arc<Deployment>,
         wanted: Wanted,
     ) -> Result<Place<H>, Rejected> {
-        let now = self.now();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let version = match state.known.get(&Key::new(deployment)) {
-            Some(version) => *version,
-            None => self.meet(state, deployment, now),
-        };
-        let mut actions = std::mem::take(&mut state.actions);
-        let place = match state.scheduler.arrive(version, wanted, now, &mut actions) {
-            Arrival::Run(id, start) => {
-                let environment = state.take_parked(id);
-                Ok(Place::Ready(Busy::new(self, id, environment), start))
+        self.decide(|state, now, actions| {
+            let version = match state.known.get(&Key::new(deployment)) {
+                Some(version) => *version,
+                None => self.meet(state, deployment, now),
+            };
+            match state.scheduler.arrive(version, wanted, now, actions) {
+                Arrival::Run(id, start) => {
+                    let environment = state.take_parked(id);
+                    Ok(Place::Ready(Busy::new(self, id, environment), start))
+                }
+                Arrival::Wait(ticket) => Ok(Place::Line(Line::join(self, state, version, ticket))),
+                Arrival::Throttled => Err(Rejected::Throttled { limit: self.options.concurrency }),
+                Arrival::Overloaded => Err(Rejected::Overloaded),
+                Arrival::TooLarge => {
+                    let function_mb = u64::from(deployment.version.configuration.memory_mb);
+                    Err(Rejected::TooLarge { function_mb, budget_mb: self.options.memory_bytes >> 20 })
+                }
+                Arrival::Closing => Err(Rejected::Closing),
             }
-            Arrival::Wait(ticket) => {
-                let (sender, handed) = oneshot::channel();
-                state.line.insert(ticket, sender);
-                Ok(Place::Line(Line { shared: Arc::clone(self), version, ticket, handed }))
-            }
-            Arrival::Throttled => Err(Rejected::Throttled { limit: self.options.concurrency }),
-            Arrival::Overloaded => Err(Rejected::Overloaded),
-            Arrival::TooLarge => {
-                let function_mb = u64::from(deployment.version.configuration.memory_mb);
-                Err(Rejected::TooLarge { function_mb, budget_mb: self.options.memory_bytes >> 20 })
-            }
-            Arrival::Closing => Err(Rejected::Closing),
-        };
-        self.carry_out(state, actions);
-        place
+        })
     }
 
     /// An environment has done its work and is free, or broken.
     pub(crate) fn release(self: &Arc<Self>, id: EnvironmentId, environment: H::Environment, reusable: bool) {
         let memory_bytes = environment.memory_bytes();
-        let now = self.now();
-        let mut state = self.lock();
-        let state = &mut *state;
-        let mut actions = std::mem::take(&mut state.actions);
-        if reusable {
-            self.watch(state, id, &environment);
-            state.park(id, environment);
-            state.scheduler.finished(id, memory_bytes, now, &mut actions);
-        } else {
-            state.scheduler.broke(id, now, &mut actions);
-            self.stop(state, environment);
-        }
-        self.carry_out(state, actions);
+        self.decide(|state, now, actions| {
+            if reusable {
+                self.watch(state, id, &environment);
+                state.park(id, environment);
+                state.scheduler.finished(id, memory_bytes, now, actions);
+            } else {
+                state.scheduler.broke(id, now, actions);
+                self.stop(state, environment);
+            }
+        });
     }
 }
 
@@ -118,21 +107,14 @@ impl<H: Host> Busy<H> {
 
     /// Gives a dead environment back for the next one of its version; `None` when the engine knows no more of it.
     pub(crate) fn exchange(mut self) -> Option<Line<H>> {
-        let (sender, handed) = oneshot::channel();
-        let now = self.shared.now();
-        let mut state = self.shared.lock();
-        let state = &mut *state;
-        let mut actions = std::mem::take(&mut state.actions);
-        let place = state.scheduler.broke_before_use(self.id, now, &mut actions);
-        if let Some((_, ticket)) = place {
-            state.line.insert(ticket, sender);
-        }
-        if let Some(environment) = self.environment.take() {
-            self.shared.stop(state, environment);
-        }
-        self.shared.carry_out(state, actions);
-        let (version, ticket) = place?;
-        Some(Line { shared: Arc::clone(&self.shared), version, ticket, handed })
+        let (id, environment) = (self.id, self.environment.take());
+        self.shared.decide(|state, now, actions| {
+            let place = state.scheduler.broke_before_use(id, now, actions);
+            if let Some(environment) = environment {
+                self.shared.stop(state, environment);
+            }
+            place.map(|(version, ticket)| Line::join(&self.shared, state, version, ticket))
+        })
     }
 }
 
@@ -157,6 +139,12 @@ impl<H: Host> Drop for Busy<H> {
 }
 
 impl<H: Host> Line<H> {
+    fn join(shared: &Arc<Shared<H>>, state: &mut State<H>, version: VersionId, ticket: Ticket) -> Self {
+        let (sender, handed) = oneshot::channel();
+        state.line.insert(ticket, sender);
+        Self { shared: Arc::clone(shared), version, ticket, handed }
+    }
+
     pub(crate) async fn wait(mut self) -> Handed<H> {
         (&mut self.handed).await.unwrap_or(Err(Rejected::Closing))
     }
@@ -164,13 +152,10 @@ impl<H: Host> Line<H> {
 
 impl<H: Host> Drop for Line<H> {
     fn drop(&mut self) {
-        let now = self.shared.now();
-        let mut state = self.shared.lock();
-        let state: &mut State<H> = &mut state;
-        if state.line.remove(&self.ticket).is_some() {
-            let mut actions: Vec<Action> = std::mem::take(&mut state.actions);
-            state.scheduler.gave_up(self.version, self.ticket, now, &mut actions);
-            self.shared.carry_out(state, actions);
-        }
+        self.shared.decide(|state, now, actions| {
+            if state.line.remove(&self.ticket).is_some() {
+                state.scheduler.gave_up(self.version, self.ticket, now, actions);
+            }
+        });
     }
 }
