@@ -1,13 +1,12 @@
 //! The Node bootstrap as a template, on every Node of this machine.
 
-use super::harness::{Package, Runtime};
+use super::harness::Package;
 use super::node_options;
 use super::node_tests::INTERPRETERS;
-use super::park_harness::{Template, all_differ};
+use super::park_harness::{Template, all_differ, failing_hooks_are_told, value};
 use crate::frame::Kind;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 fn start(node: &Path, package: &Package, extra: &[(&str, &str)]) -> Template {
     let options = node_options(512, "", true);
@@ -22,12 +21,6 @@ fn on_each(files: &[(&str, &str)], test: impl Fn(Template)) {
     for node in INTERPRETERS.iter() {
         test(start(node, &package, &[]));
     }
-}
-
-fn value(child: &mut Runtime, event: &str) -> Value {
-    let answer = child.invoke(event);
-    assert_eq!(answer.kind, Kind::Response, "{}", answer.text());
-    answer.json()
 }
 
 #[test]
@@ -127,26 +120,7 @@ exports.handler = async () => 1;
 ";
     let package = Package::new(&[("app.js", code)]);
     for node in INTERPRETERS.iter() {
-        let mut template = start(node, &package, &[("WHEN", "before")]);
-        let frame = template.runtime.receive().unwrap();
-        let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
-        assert_eq!(
-            (frame.kind, &meta["errorType"]),
-            (Kind::InitError, &json!("Runtime.BeforeSnapshotError"))
-        );
-        assert_eq!(template.runtime.finish().0.code(), Some(64));
-
-        let template = start(node, &package, &[("WHEN", "after")]).parked();
-        for _ in 0..2 {
-            let (frame, child) = template.restored(&[]);
-            let frame = frame.unwrap();
-            let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
-            assert_eq!(
-                (frame.kind, &meta["errorType"]),
-                (Kind::InitError, &json!("Runtime.AfterRestoreError"))
-            );
-            assert!(child.finish_forked().concat().contains("not like this"));
-        }
+        failing_hooks_are_told(|when| start(node, &package, &[("WHEN", when)]), "RangeError");
     }
 }
 
@@ -168,9 +142,7 @@ fn what_a_fork_would_break_is_said_and_served_all_the_same() {
     for (code, reason) in cases {
         let code = format!("{code}\nexports.handler = async (event) => event;\n");
         on_each(&[("app.js", &code)], |mut template| {
-            let why = template.unforkable();
-            assert!(why.contains(reason), "{why}");
-            assert_eq!(template.runtime.invoke("7").text(), "7");
+            template.serves_unforked(reason);
         });
     }
 }
@@ -324,12 +296,7 @@ exports.handler = (event) => {
 #[test]
 fn children_outlive_their_template() {
     on_each(&[("app.js", "exports.handler = async (event) => [event, process.pid];")], |template| {
-        let mut template = template.parked();
-        let mut child = template.child(&[]);
-        let first = value(&mut child, "1");
-        template.runtime.kill();
-        let second = value(&mut child, "2");
-        assert_eq!((&second[0], &second[1]), (&json!(2), &first[1]));
+        template.parked().be_outlived();
     });
 }
 
@@ -339,15 +306,6 @@ fn children_outlive_their_template() {
 #[ignore = "a measurement"]
 fn node_fork_latency() {
     on_each(&[("app.js", "exports.handler = async (event) => event;")], |template| {
-        let template = template.parked();
-        let mut times: Vec<Duration> = Vec::new();
-        for _ in 0..200 {
-            let begun = Instant::now();
-            let mut child = template.child(&[]);
-            child.invoke("1");
-            times.push(begun.elapsed());
-        }
-        times.sort();
-        println!("fork to first answer: p50 {:?} p99 {:?}", times[100], times[198]);
+        template.parked().print_latency();
     });
 }

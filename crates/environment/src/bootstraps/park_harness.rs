@@ -8,10 +8,12 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     recv, sendmsg, socketpair,
 };
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// The steps at which a fork can fail, as the library numbers them.
 pub(super) const REQUEST: u32 = 1;
@@ -69,7 +71,7 @@ impl Template {
     pub(super) fn unforkable(&mut self) -> String {
         let frame = self.runtime.receive().expect("a frame");
         assert_eq!(frame.kind, Kind::Ready, "{frame:?}");
-        let meta: serde_json::Value = serde_json::from_slice(&frame.meta).unwrap();
+        let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
         meta["unforkable"].as_str().unwrap().to_owned()
     }
 
@@ -127,6 +129,34 @@ impl Template {
         child.write(&restore(&RestoreMeta { env: &env }));
         (child.receive(), child)
     }
+
+    /// Says for this `reason` that it cannot be forked, and serves all the same; its handler returns the event.
+    pub(super) fn serves_unforked(&mut self, reason: &str) {
+        let why = self.unforkable();
+        assert!(why.contains(reason), "{why}");
+        assert_eq!(self.runtime.invoke("7").text(), "7");
+    }
+
+    /// A child of it, whose handler returns the event and its pid, lives on without it.
+    pub(super) fn be_outlived(mut self) {
+        let mut child = self.child(&[]);
+        let first = value(&mut child, "1");
+        self.runtime.kill();
+        let second = value(&mut child, "2");
+        assert_eq!((&second[0], &second[1]), (&json!(2), &first[1]));
+    }
+
+    /// Prints how long it takes from asking for a child to that child's first answer.
+    pub(super) fn print_latency(&self) {
+        let mut times: Vec<Duration> = Vec::new();
+        for _ in 0..200 {
+            let begun = Instant::now();
+            self.child(&[]).invoke("1");
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        println!("fork to first answer: p50 {:?} p99 {:?}", times[100], times[198]);
+    }
 }
 
 /// A request as the server sends it, without Landlock.
@@ -137,8 +167,40 @@ pub(super) fn request(version: u8, namespaces: u8, numbers: &[i32]) -> Vec<u8> {
     bytes
 }
 
+/// What the handler of a child answers.
+pub(super) fn value(child: &mut Runtime, event: &str) -> Value {
+    let answer = child.invoke(event);
+    assert_eq!(answer.kind, Kind::Response, "{}", answer.text());
+    answer.json()
+}
+
+/// Templates that `start` makes with a hook that fails "before" the snapshot or "after" each restore, with an error of type
+/// `error_type` that says "not like this".
+pub(super) fn failing_hooks_are_told(start: impl Fn(&str) -> Template, error_type: &str) {
+    let assert_told = |frame: Option<Frame>, runtime_error: &str| {
+        let frame = frame.unwrap();
+        let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
+        assert_eq!((frame.kind, &meta["errorType"]), (Kind::InitError, &json!(runtime_error)));
+        let document: Value = serde_json::from_slice(&frame.payload).unwrap();
+        assert_eq!(
+            (&document["errorType"], &document["errorMessage"]),
+            (&json!(error_type), &json!("not like this"))
+        );
+    };
+    let mut template = start("before");
+    assert_told(template.runtime.receive(), "Runtime.BeforeSnapshotError");
+    assert_eq!(template.runtime.finish().0.code(), Some(64));
+
+    let template = start("after").parked();
+    for _ in 0..2 {
+        let (frame, child) = template.restored(&[]);
+        assert_told(frame, "Runtime.AfterRestoreError");
+        assert!(child.finish_forked().concat().contains("not like this"));
+    }
+}
+
 /// Each of the lists, which children of one template have answered, differs from each other one in all places.
-pub(super) fn all_differ(lists: &[serde_json::Value]) {
+pub(super) fn all_differ(lists: &[Value]) {
     for (number, one) in lists.iter().enumerate() {
         for other in &lists[..number] {
             let pairs = one.as_array().unwrap().iter().zip(other.as_array().unwrap());

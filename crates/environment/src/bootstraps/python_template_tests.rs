@@ -1,27 +1,27 @@
 //! The Python bootstrap as a template, on every Python of this machine.
 
 use super::PYTHON_OPTIONS;
-use super::harness::{Package, Runtime};
-use super::park_harness::{NAMESPACES, REQUEST, Reply, Template, all_differ, request};
+use super::harness::Package;
+use super::park_harness::{
+    NAMESPACES, REQUEST, Reply, Template, all_differ, failing_hooks_are_told, request, value,
+};
 use super::python_tests::INTERPRETERS;
-use crate::frame::Kind;
 use serde_json::{Value, json};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Starts a template of `files` on each interpreter.
 fn on_each(files: &[(&str, &str)], test: impl Fn(Template)) {
     let package = Package::new(files);
     for python in INTERPRETERS.iter() {
-        let command = [&[python.to_str().unwrap()], PYTHON_OPTIONS.as_slice()].concat();
-        test(Template::start(&command, false, &package, &[("PYTHONDONTWRITEBYTECODE", "1")]));
+        test(start(python, &package, &[("PYTHONDONTWRITEBYTECODE", "1")]));
     }
 }
 
-fn value(child: &mut Runtime, event: &str) -> Value {
-    let answer = child.invoke(event);
-    assert_eq!(answer.kind, Kind::Response, "{}", answer.text());
-    answer.json()
+fn start(python: &Path, package: &Package, extra: &[(&str, &str)]) -> Template {
+    let command = [&[python.to_str().unwrap()], PYTHON_OPTIONS.as_slice()].concat();
+    Template::start(&command, false, package, extra)
 }
 
 #[test]
@@ -116,32 +116,7 @@ handler = print
 ";
     let package = Package::new(&[("app.py", code)]);
     for python in INTERPRETERS.iter() {
-        let command = [&[python.to_str().unwrap()], PYTHON_OPTIONS.as_slice()].concat();
-        let mut template = Template::start(&command, false, &package, &[("WHEN", "before")]);
-        let frame = template.runtime.receive().unwrap();
-        let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
-        assert_eq!(
-            (frame.kind, &meta["errorType"]),
-            (Kind::InitError, &json!("Runtime.BeforeSnapshotError"))
-        );
-        let document: Value = serde_json::from_slice(&frame.payload).unwrap();
-        assert_eq!(
-            (&document["errorType"], &document["errorMessage"]),
-            (&json!("ValueError"), &json!("not like this"))
-        );
-        assert_eq!(template.runtime.finish().0.code(), Some(64));
-
-        let template = Template::start(&command, false, &package, &[("WHEN", "after")]).parked();
-        for _ in 0..2 {
-            let (frame, child) = template.restored(&[]);
-            let frame = frame.unwrap();
-            let meta: Value = serde_json::from_slice(&frame.meta).unwrap();
-            assert_eq!(
-                (frame.kind, &meta["errorType"]),
-                (Kind::InitError, &json!("Runtime.AfterRestoreError"))
-            );
-            assert!(child.finish_forked().concat().contains("not like this"));
-        }
+        failing_hooks_are_told(|when| start(python, &package, &[("WHEN", when)]), "ValueError");
     }
 }
 
@@ -166,9 +141,7 @@ fn what_a_fork_would_break_is_said_and_served_all_the_same() {
     for (code, reason) in cases {
         let code = format!("{code}\ndef handler(event, context):\n    return event\n");
         on_each(&[("app.py", &code)], |mut template| {
-            let why = template.unforkable();
-            assert!(why.contains(reason), "{why}");
-            assert_eq!(template.runtime.invoke("7").text(), "7");
+            template.serves_unforked(reason);
         });
     }
 }
@@ -196,14 +169,7 @@ def handler(event, context):
 fn children_outlive_their_template() {
     on_each(
         &[("app.py", "import os\ndef handler(event, context):\n    return [event, os.getpid()]")],
-        |template| {
-            let mut template = template.parked();
-            let mut child = template.child(&[]);
-            let first = value(&mut child, "1");
-            template.runtime.kill();
-            let second = value(&mut child, "2");
-            assert_eq!((&second[0], &second[1]), (&json!(2), &first[1]));
-        },
+        |template| template.parked().be_outlived(),
     );
 }
 
@@ -283,15 +249,7 @@ def handler(event, context):
 ";
     on_each(&[("app.py", code)], |template| {
         let template = template.parked();
-        let mut times: Vec<Duration> = Vec::new();
-        for _ in 0..200 {
-            let begun = Instant::now();
-            let mut child = template.child(&[]);
-            child.invoke("1");
-            times.push(begun.elapsed());
-        }
-        times.sort();
-        println!("fork to first answer: p50 {:?} p99 {:?}", times[100], times[198]);
+        template.print_latency();
         let Template { runtime, .. } = template.closed();
         println!("{}", runtime.finish().1.concat());
     });
