@@ -3,8 +3,28 @@
 Processes, threads, files, memory, disk and CPU; each time the machine stays well and the next call works.
 """
 
+import textwrap
+
 import pytest
 from harness.waiting import until
+
+
+@pytest.fixture
+def greedy(deploy, python):
+    """Runs `code`, which leaves in `result` how much of something it got; gives its answer, or None if it was stopped. The function
+    must be well afterwards."""
+    def run(code, **config):
+        function = deploy("""
+            def handler(event, context):
+                scope = {}
+                if event.get("take"):
+                    exec(event["take"], scope)
+                return scope.get("result", "ok")
+        """, python, Timeout=30, **config)
+        response = function.invoke({"take": textwrap.dedent(code)})
+        assert function.call({}) == "ok"
+        return None if response.get("FunctionError") else response["Answer"]
+    return run
 
 
 def test_a_fork_bomb(server, deploy, python):
@@ -87,25 +107,19 @@ def test_filling_tmp(deploy, python, size):
 
 
 @pytest.mark.usefixtures("full_isolation")
-def test_filling_shared_memory(deploy, python):
+def test_filling_shared_memory(greedy):
     """/dev/shm is there for multiprocessing; what lies in it is memory of the function."""
-    function = deploy("""
-        import os
-        def handler(event, context):
-            if event.get("ok"):
-                return "ok"
-            written = 0
-            try:
-                with open("/dev/shm/big", "wb", buffering=0) as f:
-                    while written < 1 << 30:
-                        written += f.write(b"x" * (1 << 20))
-            except OSError:
-                pass
-            return written >> 20
-    """, python, Timeout=30, MemorySize=256)
-    response = function.invoke({})
-    assert response.get("FunctionError") or response["Answer"] <= 256
-    assert function.call({"ok": True}) == "ok"
+    written = greedy("""
+        written = 0
+        try:
+            with open("/dev/shm/big", "wb", buffering=0) as f:
+                while written < 1 << 30:
+                    written += f.write(b"x" * (1 << 20))
+        except OSError:
+            pass
+        result = written >> 20
+    """, MemorySize=256)
+    assert written is None or written <= 256
 
 
 def test_very_many_small_files_in_tmp(deploy, python):
@@ -160,40 +174,30 @@ def test_raising_its_own_limits(attacker):
 
 
 @pytest.mark.usefixtures("full_isolation")
-def test_exhausting_memory_in_a_child(deploy, python):
-    function = deploy("""
+def test_exhausting_memory_in_a_child(greedy):
+    code = greedy("""
         import subprocess, sys
-        def handler(event, context):
-            if event.get("ok"):
-                return "ok"
-            p = subprocess.run([sys.executable, "-S", "-c", "x = []\\nwhile True: x.append(bytearray(1 << 20))"], capture_output=True)
-            return p.returncode
-    """, python, Timeout=30, MemorySize=256)
-    response = function.invoke({})
-    assert response.get("FunctionError") or response["Answer"] != 0, "the child was stopped, or all of it"
-    assert function.call({"ok": True}) == "ok"
+        p = subprocess.run([sys.executable, "-S", "-c", "x = []\\nwhile True: x.append(bytearray(1 << 20))"], capture_output=True)
+        result = p.returncode
+    """, MemorySize=256)
+    assert code is None or code != 0, "the child was stopped, or all of it"
 
 
 @pytest.mark.usefixtures("full_isolation")
-def test_memory_by_other_ways_than_malloc(deploy, python):
+def test_memory_by_other_ways_than_malloc(greedy):
     """Shared memory, pipes and page cache count against the function, not the machine."""
-    function = deploy("""
-        import ctypes, os
-        def handler(event, context):
-            if event.get("ok"):
-                return "ok"
-            got = 0
-            try:
-                fd = os.memfd_create("big")
-                while got < 1 << 30:
-                    got += os.write(fd, b"x" * (1 << 20))
-            except OSError:
-                pass
-            return got >> 20
-    """, python, Timeout=30, MemorySize=128)
-    response = function.invoke({})
-    assert response.get("FunctionError") or response["Answer"] < 128, response["Answer"]
-    assert function.call({"ok": True}) == "ok"
+    got = greedy("""
+        import os
+        got = 0
+        try:
+            fd = os.memfd_create("big")
+            while got < 1 << 30:
+                got += os.write(fd, b"x" * (1 << 20))
+        except OSError:
+            pass
+        result = got >> 20
+    """, MemorySize=128)
+    assert got is None or got < 128, got
 
 
 @pytest.mark.usefixtures("full_isolation")

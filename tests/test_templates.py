@@ -182,17 +182,23 @@ def forks_called(deploy, forks, code, runtime, handler=None, **config):
     return forks(function)
 
 
-def test_a_hook_that_fails_before_the_snapshot_is_told_in_the_log(deploy, python, pyforks, logs):
-    """The function starts ordinarily then, and without its hooks."""
-    function = deploy("""
-        from snapshot_restore_py import register_before_snapshot
+def with_a_broken_hook(deploy, python, register):
+    """A function that was called; `register` names what takes the hook."""
+    function = deploy(f"""
+        from snapshot_restore_py import {register}
         def broken():
             raise ValueError("not today")
-        register_before_snapshot(broken)
+        {register}(broken)
         def handler(event, context):
             return 1
     """, python)
     assert function.call() == 1
+    return function
+
+
+def test_a_hook_that_fails_before_the_snapshot_is_told_in_the_log(deploy, python, pyforks, logs):
+    """The function starts ordinarily then, and without its hooks."""
+    function = with_a_broken_hook(deploy, python, "register_before_snapshot")
     messages = until(lambda: [m for m in aws.log_messages(logs, function.name) if m.startswith("INIT_REPORT")], "the report")
     assert "Status: error" in messages[0] and "Runtime.BeforeSnapshotError" in messages[0]
     assert any("not today" in message for message in aws.log_messages(logs, function.name))
@@ -200,15 +206,7 @@ def test_a_hook_that_fails_before_the_snapshot_is_told_in_the_log(deploy, python
 
 def test_a_hook_that_fails_after_the_restore_fails_that_environment_s_init(deploy, python, pyforks, logs):
     """It starts anew inside its first invocation, ordinarily."""
-    function = deploy("""
-        from snapshot_restore_py import register_after_restore
-        def broken():
-            raise ValueError("not today")
-        register_after_restore(broken)
-        def handler(event, context):
-            return 1
-    """, python)
-    assert function.call() == 1
+    function = with_a_broken_hook(deploy, python, "register_after_restore")
     until(lambda: any("Runtime.AfterRestoreError" in m for m in aws.log_messages(logs, function.name)), "the report")
 
 
