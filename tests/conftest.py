@@ -215,10 +215,12 @@ def nodelab(_labs, lam, node):
                                                   MemorySize=256))
 
 
-@pytest.fixture(params=attack.PLACES)
-def attacker(request, _labs, server, lam, python):
-    """Runs code as `pylab` does, from each place where code of a function runs; see harness/attack.py."""
-    place = _lab(_labs, f"attack {request.param}", lambda: attack.Place(server, lam, python, request.param))
+@pytest.fixture(params=[*attack.PLACES, *(f"node-{place}" for place in attack.PLACES)])
+def attacker(request, _labs, server, lam):
+    """Runs code as `pylab` does, from each place where code of a function runs, in Python and in Node; see harness/attack.py."""
+    language, _, name = request.param.rpartition("-")
+    runtime = request.getfixturevalue(language or "python")
+    place = _lab(_labs, f"attack {request.param}", lambda: attack.Place(server, lam, runtime, name))
     if place.missing:
         pytest.skip(place.missing)
     return place

@@ -12,9 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from harness import lab
 from harness.hostile import HOSTILE
+from harness.hostile_node import hostile_files
 from harness.waiting import until
 
 FILES = {"lambda_function.py": "import hostile\n" + lab.PYTHON_LAB, "hostile.py": HOSTILE}
+# What runs in each language where the template lets something run.
+RUN = {"python": "result = 'ran'", "node": "return 'ran'"}
 
 
 @pytest.fixture
@@ -23,12 +26,15 @@ def capable(attacker):
     return attacker
 
 
-@pytest.fixture
-def hostile(deploy, python):
-    """Deploys a function whose template behaves as it is told."""
+@pytest.fixture(params=RUN)
+def hostile(request, deploy):
+    """`(make, code)`: deploys a function whose template behaves as it is told; and what its handler is to be sent."""
+    runtime = request.getfixturevalue(request.param)
+    files = FILES if request.param == "python" else hostile_files(lab.NODE_LAB, True)
+
     def make(mode, **more):
-        return deploy(FILES, python, Timeout=5, MemorySize=256, Environment={"Variables": {"HOSTILE": mode}}, **more)
-    return make
+        return deploy(files, runtime, Timeout=5, MemorySize=256, Environment={"Variables": {"HOSTILE": mode}}, **more)
+    return make, {"code": RUN[request.param]}
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def bystander(deploy, python):
     return serves
 
 
-only_capable = pytest.mark.parametrize("attacker", ["capable"], indirect=True)
+only_capable = pytest.mark.parametrize("attacker", ["capable", "node-capable"], indirect=True)
 
 
 @only_capable
@@ -169,15 +175,16 @@ def test_capabilities_over_the_network_namespace(capable):
 def test_capabilities_over_other_processes(capable, server):
     """It sees its sandbox and nothing else, and the keeper of its sandbox is the platform's."""
     done, pids = capable.run("""
-        import ctypes, os
+        import ctypes, os, sys
         libc = ctypes.CDLL(None, use_errno=True)
+        own = {os.getpid(), *sys.modules["hostile"].KEPT.get("processes", [])}
         class Vec(ctypes.Structure):
             _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
         buffer = ctypes.create_string_buffer(64)
         local = Vec(ctypes.addressof(buffer), 64)
         done = []
         pids = sorted(int(n) for n in os.listdir("/proc") if n.isdigit())
-        for pid in set(pids + list(range(1, 200))) - {os.getpid()}:
+        for pid in set(pids + list(range(1, 200))) - own:
             for request in (16, 0x4206):  # attach, seize
                 if libc.ptrace(request, pid, 0, 0) == 0: done.append(f"ptrace {pid}")
             if libc.process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(Vec(0x400000, 64)), 1, 0) > 0: done.append(f"readv {pid}")
@@ -238,12 +245,13 @@ MODES = ["silent", "gone", "garbage", "lying", "early", "flooding", "breeding"]
 
 def test_templates_that_do_not_do_as_they_are_told(hostile, bystander, server):
     """Each call is answered in the end, however the template behaves, and nobody else notices."""
+    hostile, event = hostile
     open_before = len(os.listdir(f"/proc/{server.pid}/fd"))
     functions = [hostile(mode) for mode in MODES]
 
     def call(function):
         began = time.monotonic()
-        return function.invoke({"code": "result = 'ran'"}), time.monotonic() - began
+        return function.invoke(event), time.monotonic() - began
 
     with ThreadPoolExecutor(len(MODES)) as pool:
         calls = [pool.submit(call, function) for function in functions]
@@ -263,18 +271,23 @@ def test_templates_that_do_not_do_as_they_are_told(hostile, bystander, server):
 
 def test_a_template_that_meddles_with_its_own_environments(hostile, bystander):
     """It may join what it owns and kill there: then its own calls fail or find another environment, and that is all."""
+    hostile, event = hostile
     function = hostile("meddling")
     for _ in range(3):
-        response = function.invoke({"code": "result = 'ran'"})
+        response = function.invoke(event)
         assert response.get("FunctionError") or response["Answer"] == "ran"
         bystander()
 
 
 @pytest.mark.usefixtures("full_isolation")
-@pytest.mark.parametrize("init", ["held = []\nwhile True:\n    held.append(bytearray(1 << 20))",
-                                  "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"], ids=["memory", "forks"])
-def test_init_code_that_takes_everything(deploy, python, bystander, server, init):
-    function = deploy(init + "\ndef handler(event, context):\n    return 1\n", python, Timeout=3, MemorySize=128)
+@pytest.mark.parametrize("language, init", [
+    ("python", "held = []\nwhile True:\n    held.append(bytearray(1 << 20))\ndef handler(event, context):\n    return 1\n"),
+    ("python", "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\ndef handler(event, context):\n    return 1\n"),
+    ("node", "const held = [];\nfor (;;) held.push(Buffer.alloc(1 << 20, 1));"),
+    ("node", "const { spawn } = require('child_process');\nfor (;;) try { spawn(process.execPath, [__filename]).on('error', () => {}); } catch {}"),
+], ids=["memory", "forks", "node-memory", "node-processes"])
+def test_init_code_that_takes_everything(request, deploy, bystander, server, language, init):
+    function = deploy(init, request.getfixturevalue(language), Timeout=3, MemorySize=128)
     assert function.invoke({}).get("FunctionError")
     bystander()
     function.client.delete_function(FunctionName=function.name)
