@@ -218,9 +218,10 @@ class Template {
   /** Returns 0 in each child, and a negative errno in this process when the server is out of reach. */
   park(socket) {
     collectGarbage();
+    waitForSleep();
+    // Nothing may run after this but the fork: what V8 maps from here on would be missing in a child.
     const kept = this.library.keepHeap();
     if (kept < 0) return kept;
-    waitForSleep();
     const status = this.library.park(socket);
     if (status === 0) this.settle();
     return status;

@@ -160,6 +160,24 @@ exports.handler = async (event) => size;
     });
 }
 
+/// V8 keeps what it maps from being copied to children, and may map more at any moment before the fork.
+#[test]
+fn what_is_allocated_just_before_the_fork_is_there_in_a_child() {
+    let code = "
+const fs = require('fs');
+const { readFileSync } = fs;
+let kept = [];
+fs.readFileSync = (path, ...more) => {
+  if (/task.*stat$/.test(path) && kept.length < 1e6) for (let i = 0; i < 2e5; i++) kept.push({ i });
+  return readFileSync(path, ...more);
+};
+exports.handler = async () => [kept.length >= 2e5, kept.every(({ i }) => i >= 0)];
+";
+    on_each(&[("app.js", code)], |template| {
+        assert_eq!(value(&mut template.parked().child(&[]), "0"), json!([true, true]));
+    });
+}
+
 #[test]
 fn what_a_function_uses_works_in_a_child() {
     let code = "
