@@ -87,6 +87,15 @@ pub enum StoreError {
     Closed,
 }
 
+impl From<martlet_sqlite::ReadError> for StoreError {
+    fn from(error: martlet_sqlite::ReadError) -> Self {
+        match error {
+            martlet_sqlite::ReadError::Engine { step, source } => Self::engine(step, source),
+            martlet_sqlite::ReadError::Closed => Self::Closed,
+        }
+    }
+}
+
 impl StoreError {
     /// Wraps an engine error, telling a full disk from the rest.
     pub(crate) fn engine(step: &'static str, source: rusqlite::Error) -> Self {

@@ -36,6 +36,15 @@ pub enum TelemetryError {
     Closed,
 }
 
+impl From<martlet_sqlite::ReadError> for TelemetryError {
+    fn from(error: martlet_sqlite::ReadError) -> Self {
+        match error {
+            martlet_sqlite::ReadError::Engine { step, source } => Self::at(step)(source),
+            martlet_sqlite::ReadError::Closed => Self::Closed,
+        }
+    }
+}
+
 impl TelemetryError {
     /// Wraps what failed at `step`.
     pub(crate) fn at(step: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {

@@ -34,8 +34,8 @@ pub use read::{
 pub use record::{LogEvent, MeteringRecord, Status, log_group_arn};
 
 use martlet_model::Timestamp;
+use martlet_sqlite::Readers;
 use queue::{Queue, Request};
-use read::Readers;
 use retention::Retention;
 use rusqlite::Connection;
 use std::path::Path;
@@ -43,6 +43,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use writer::{Names, Writer};
+
+/// Connections for reads that are kept while they idle, and what each may cache. People read logs, now and then.
+const READERS_KEPT: usize = 1;
+const READER_CACHE_KIB: u32 = 512;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -125,7 +129,7 @@ impl Telemetry {
             .stack_size(512 * 1024)
             .spawn(move || writer.run())
             .map_err(failed("start the telemetry thread"))?;
-        let readers = Arc::new(Readers::new(&path));
+        let readers = Arc::new(Readers::new(&path, READERS_KEPT, READER_CACHE_KIB));
         let TelemetryOptions { clock, retention_days, .. } = options;
         let inner = Inner { queue, readers, clock, retention_days, thread: Some(thread) };
         Ok(Self { inner: Arc::new(inner) })

@@ -119,15 +119,3 @@ fn migrate(connection: &Connection, path: &Path, found: u32) -> Result<(), Telem
         found => Err(TelemetryError::Newer { path: path.to_owned(), found, known: FORMAT }),
     }
 }
-
-/// Opens a connection that only reads.
-pub(crate) fn open_reader(path: &Path) -> Result<Connection, TelemetryError> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(TelemetryError::at("open telemetry.db for reading"))?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(TelemetryError::at("set the busy timeout"))?;
-    connection
-        .execute_batch("PRAGMA cache_size = -512; PRAGMA temp_store = MEMORY;")
-        .map_err(TelemetryError::at("set up a reader of telemetry.db"))?;
-    Ok(connection)
-}

@@ -4,7 +4,6 @@ mod committer;
 mod files;
 mod kv;
 mod log;
-mod readers;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -13,7 +12,7 @@ use crate::kv::{Change, WATCH_BACKLOG};
 use crate::{Answer, Store, StoreError};
 use committer::{Committer, Writer};
 use files::Files;
-use readers::Readers;
+use martlet_sqlite::Readers;
 use rusqlite::Connection;
 use std::fs;
 use std::path::Path;
@@ -37,8 +36,13 @@ pub fn open_embedded(dir: &Path) -> Result<Store, StoreError> {
     let blobs = Files::open(&dir.join("blobs"))?;
     let path = dir.join("store.db");
     let connection = schema::open(&path)?;
-    let database = Arc::new(Database::start(connection, Readers::new(&path))?);
+    let database = Arc::new(Database::start(connection, readers(&path))?);
     Ok(Store { log: database.clone(), kv: database, blobs: Arc::new(blobs) })
+}
+
+/// Two idle ones are kept; small, since hot reads are served from snapshots above.
+fn readers(path: &Path) -> Readers {
+    Readers::new(path, 2, 256)
 }
 
 /// Logs and keys: one committer thread for writes, a few connections for reads.
@@ -73,7 +77,7 @@ impl Database {
     }
 }
 
-/// Runs blocking file or database work off the runtime's threads.
+/// Runs blocking file work off the runtime's threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

@@ -95,16 +95,3 @@ fn end_leases(connection: &Connection) -> rusqlite::Result<()> {
     }
     Ok(())
 }
-
-/// Opens a connection that only reads.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let engine = |step| move |e| StoreError::engine(step, e);
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(engine("open store.db for reading"))?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(engine("set the busy timeout"))?;
-    connection
-        .execute_batch("PRAGMA cache_size = -256; PRAGMA temp_store = MEMORY;")
-        .map_err(engine("set up a reader of store.db"))?;
-    Ok(connection)
-}

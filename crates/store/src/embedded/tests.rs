@@ -10,7 +10,7 @@ use tempfile::TempDir;
 fn database(directory: &TempDir) -> Arc<Database> {
     let path = directory.path().join("store.db");
     let connection = schema::open(&path).expect("open");
-    Arc::new(Database::start(connection, Readers::new(&path)).expect("start"))
+    Arc::new(Database::start(connection, readers(&path)).expect("start"))
 }
 
 /// Puts the request of an answer into the committer's queue; without this it would go there when first awaited.
