@@ -26,6 +26,23 @@ for _ in range(rounds):
 print(*out)
 """
 
+# All are forked at once; each waits as long as a call takes.
+PYTHON_BURST = """
+import os, sys, time, gc
+{imports}
+gc.freeze()
+rounds, count, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+for _ in range(rounds):
+    began = time.monotonic_ns()
+    for _ in range(count):
+        if os.fork() == 0:
+            time.sleep(seconds)
+            os._exit(0)
+    for _ in range(count):
+        os.wait()
+    print(time.monotonic_ns() - began - int(seconds * 1e9))
+"""
+
 # V8 keeps its heap from being copied to children; the library undoes that, forks, and waits for the child's end.
 NODE_FORK = """
 const library = { exports: {} };
@@ -59,6 +76,11 @@ def _numbers(command, environment):
 def python_fork(path, imports, packages, rounds):
     """Milliseconds of a fork of a Python that has run `imports`, to the child's first line."""
     return _numbers([path, "-c", PYTHON_FORK.format(imports=imports), str(rounds)], {"PYTHONPATH": str(packages or "")})
+
+
+def python_burst(path, imports, count, seconds, rounds):
+    """Milliseconds until so many forks of such a Python, made at once, have ended, without the `seconds` that each waits."""
+    return _numbers([path, "-c", PYTHON_BURST.format(imports=imports), str(rounds), str(count), str(seconds)], {})
 
 
 def park_library():

@@ -191,5 +191,6 @@ fn specification() -> SandboxSpec {
         open_files: 1024,
         listen: None,
         forkable: true,
+        places: vec![],
     }
 }

@@ -334,7 +334,12 @@ impl House {
 
     /// Makes one ahead, unless there are enough. For moments when nobody waits.
     fn make_ahead(&mut self) {
-        let Some(slot) = self.free.pop() else { return };
+        // The last places are for those who ask: one that is not standing yet can be given to nobody.
+        let spare = self.free.len() > self.workplace.options.ahead as usize;
+        let Some(slot) = spare.then(|| self.free.pop()).flatten() else {
+            self.ahead_wanted = false;
+            return;
+        };
         let id = self.next_ahead;
         self.next_ahead += 1;
         self.made_ahead += 1;

@@ -151,6 +151,32 @@ pub fn a_copy_stands_in_a_sandbox_of_its_own() {
     assert_eq!(one.ask("1 + 1"), "2");
 }
 
+pub fn a_copy_finds_nothing_of_an_earlier_one() {
+    let world = World::new("again");
+    let mut template = Template::serving(&world);
+    for round in 0..8 {
+        let mut copy = template.fork(&world).expect("fork");
+        // Cgroups and namespaces of those that have ended are used again.
+        let sent = copy.ask("[l.split()[1:] for l in open('/proc/self/net/dev') if ':' in l]");
+        assert!(sent.starts_with("[[") && !sent.contains("], ["), "loopback alone: {sent}");
+        assert!(!sent.contains(['1', '2', '3', '4', '5', '6', '7', '8', '9']), "round {round}: {sent}");
+        let usage = copy.sandbox.usage();
+        assert!(usage.memory_peak_bytes < 24 << 20, "round {round}: {usage:?}");
+        assert!(usage.cpu_micros < 150_000, "round {round}: {usage:?}");
+        // It is thawed, and loopback is up.
+        let serves = "(lambda s: socket.create_connection(s.getsockname()).close())(socket.create_server(('127.0.0.1', 8080)))";
+        if round % 2 == 0 {
+            assert_eq!(copy.ask("len(b'x' * (40 << 20)) + sum(range(8 << 20)) > 0"), "True");
+            assert_eq!(copy.ask(serves), "None");
+            assert!(copy.sandbox.usage().memory_peak_bytes > 40 << 20);
+            copy.sandbox.freeze().expect("freeze");
+        }
+        let keeper = copy.sandbox.pid();
+        drop(copy);
+        eventually("it is gone", || !alive(keeper));
+    }
+}
+
 pub fn copies_outlive_their_template() {
     let world = World::new("outlive");
     let mut template = Template::serving(&world);

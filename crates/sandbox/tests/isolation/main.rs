@@ -52,7 +52,7 @@ fn tests() -> Vec<Test> {
             disk_tmp_is_a_hard_limit_that_costs_no_memory a_disk_tmp_is_new_for_each memory_tmp_is_a_hard_limit cpu_is_proportional
             a_frozen_sandbox_stands_still a_frozen_sandbox_can_be_killed without_cgroups_data_is_limited
             without_cgroups_it_freezes_by_signal;
-        copies: a_copy_stands_in_a_sandbox_of_its_own copies_outlive_their_template the_end_of_a_copy_is_told_as_it_was
+        copies: a_copy_stands_in_a_sandbox_of_its_own a_copy_finds_nothing_of_an_earlier_one copies_outlive_their_template the_end_of_a_copy_is_told_as_it_was
             a_template_that_ended_is_told_so many_copies;
         furnish: a_running_program_and_its_copies_are_shown_it it_happens_once_and_only_where_a_place_is;
         endings: dropping_the_handle_ends_it nothing_is_left_behind killing_the_server_ends_everything
