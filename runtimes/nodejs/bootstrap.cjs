@@ -568,7 +568,7 @@ async function main() {
   globalThis.martlet = ways ? ways.hooks : { beforeSnapshot() {}, afterRestore() {} };
   const handler = await load(environment.LAMBDA_TASK_ROOT || '/var/task', environment._HANDLER || '');
   send(READY, 0, template && await becomeTemplate(template, ways));
-  if (template) await rehearse();
+  if (template && template.isEarly(CONTROL_FD)) await rehearse();
   setImmediate(() => new Invocation(handler, readFixed()).run());
 }
 

@@ -223,8 +223,14 @@ class Template {
     const kept = this.library.keepHeap();
     if (kept < 0) return kept;
     const status = this.library.park(socket);
-    if (status === 0) this.settle();
+    this.forked = status === 0;
+    if (this.forked) this.settle();
     return status;
+  }
+
+  /** Whether this process is a fork that was made ahead of need: no event comes soon after it is ready. */
+  isEarly(control) {
+    return this.forked && !this.library.wait(control);
   }
 
   /** The first steps of a child. */

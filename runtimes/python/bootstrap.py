@@ -14,6 +14,9 @@ INVOKE, RESTORE, FUNCTION = 1, 2, 3
 READY, INIT_ERROR, RESPONSE, ERROR, TOO_LARGE, PARKED = 16, 17, 18, 19, 20, 21
 RESPONSE_LIMIT = 6 * 1024 * 1024 + 100
 RECEIVE_BYTES = 64 * 1024
+# The interpreter adapts code to what it sees after a few runs.
+REHEARSALS = 12
+STREAM_VARIABLE = "AWS_LAMBDA_LOG_STREAM_NAME"
 TRACE_VARIABLE = "_X_AMZN_TRACE_ID"
 TRACE_KEY = TRACE_VARIABLE.encode()
 
@@ -42,11 +45,20 @@ class Fault(Exception):
 
 
 class Current:
-    """What the event at hand is; read by log records of any thread."""
+    """What the event at hand is; read by log records of any thread. An instance, since whoever writes to a class has the
+    interpreter forget what it knows about it."""
 
-    request_id = None
-    # Whether the environment of child processes has a trace id.
-    trace_is_outside = False
+    def __init__(self):
+        self.request_id = None
+        # Whether the environment of child processes has a trace id.
+        self.trace_is_outside = False
+        # What was read beyond the frame at hand.
+        self.unread = b""
+        # What contexts say for as long as the environment lives.
+        self.fixed = (None,) * 5
+
+
+CURRENT = Current()
 
 
 # --- Import path -----------------------------------------------------------------------------------------------------
@@ -166,7 +178,7 @@ def set_up_logging(logging):
 
     class LambdaLoggerFilter(logging.Filter):
         def filter(self, record):
-            record.aws_request_id = Current.request_id or ""
+            record.aws_request_id = CURRENT.request_id or ""
             record.tenant_id = None
             return True
 
@@ -331,13 +343,10 @@ class LambdaContext:
         "invoked_function_arn client_context identity tenant_id".split()
     )
 
-    # What stays the same for as long as the environment lives.
-    FIXED = (None,) * 5
-
     def __init__(self, meta):
         self.aws_request_id = meta["id"]
-        self.log_group_name, self.log_stream_name, self.function_name = self.FIXED[:3]
-        self.memory_limit_in_mb, self.function_version = self.FIXED[3:]
+        self.log_group_name, self.log_stream_name, self.function_name, *rest = CURRENT.fixed
+        self.memory_limit_in_mb, self.function_version = rest
         self.invoked_function_arn = meta["arn"]
         self.tenant_id = None
         self.client_context = None
@@ -346,12 +355,6 @@ class LambdaContext:
         self._deadline = meta["deadline"]
         if meta.get("client"):
             self._read_client_context(meta["client"])
-
-    @classmethod
-    def fix(cls):
-        """Reads what the variables of this environment say."""
-        names = "LOG_GROUP_NAME LOG_STREAM_NAME FUNCTION_NAME FUNCTION_MEMORY_SIZE FUNCTION_VERSION".split()
-        cls.FIXED = tuple(os.environ.get("AWS_LAMBDA_" + name) for name in names)
 
     def _read_client_context(self, text):
         try:
@@ -502,7 +505,7 @@ def send(kind, sequence=0, meta=b"", payload=b""):
 
 def receive(kind=INVOKE):
     """The next event: its sequence, meta and payload. Does not return when the server is gone."""
-    data = os.read(CONTROL_FD, RECEIVE_BYTES)
+    data = CURRENT.unread or os.read(CONTROL_FD, RECEIVE_BYTES)
     while data and len(data) < 16:
         more = os.read(CONTROL_FD, RECEIVE_BYTES)
         data = more and data + more
@@ -522,8 +525,10 @@ def receive(kind=INVOKE):
                 os._exit(0)
             filled += count
         data = whole
+    # The first event may come right behind what a forked process is told.
+    CURRENT.unread = data[total:] if len(data) > total else b""
     view = memoryview(data)
-    return numbers >> 64, parse(str(view[16:start], "utf-8")), view[start:]
+    return numbers >> 64, parse(str(view[16:start], "utf-8")), view[start:total]
 
 
 def send_error(kind, sequence, document, error_type=None):
@@ -550,11 +555,11 @@ def show_trace(trace):
     child processes and native code see it only where somebody samples the trace."""
     if "Sampled=1" in trace:
         os.environ[TRACE_VARIABLE] = trace
-        Current.trace_is_outside = True
+        CURRENT.trace_is_outside = True
         return
-    if Current.trace_is_outside:
+    if CURRENT.trace_is_outside:
         os.environ.pop(TRACE_VARIABLE, None)
-        Current.trace_is_outside = False
+        CURRENT.trace_is_outside = False
     try:
         data = os.environ._data
     except AttributeError:
@@ -569,25 +574,33 @@ def show_trace(trace):
 
 def serve(handler):
     """Answers events for as long as the server sends them."""
-    LambdaContext.fix()
     while True:
-        sequence, meta, payload = receive()
-        Current.request_id = meta["id"]
-        show_trace(meta["trace"])
-        try:
-            result = handle(handler, meta, payload)
-        except Exception as error:
-            send_error(ERROR, sequence, describe(error, meta["id"]))
-            continue
-        del payload
-        if len(result) > RESPONSE_LIMIT:
-            send(TOO_LARGE, sequence)
-        else:
-            send(RESPONSE, sequence, payload=result)
-        del result
+        answer_next(handler)
+
+
+def answer_next(handler):
+    sequence, meta, payload = receive()
+    CURRENT.request_id = meta["id"]
+    show_trace(meta["trace"])
+    try:
+        result = handle(handler, meta, payload)
+    except Exception as error:
+        send_error(ERROR, sequence, describe(error, meta["id"]))
+        return
+    del payload
+    if len(result) > RESPONSE_LIMIT:
+        send(TOO_LARGE, sequence)
+    else:
+        send(RESPONSE, sequence, payload=result)
 
 
 # --- Start -----------------------------------------------------------------------------------------------------------
+
+
+def read_fixed():
+    """Reads what the variables of this environment say."""
+    names = "LOG_GROUP_NAME LOG_STREAM_NAME FUNCTION_NAME FUNCTION_MEMORY_SIZE FUNCTION_VERSION".split()
+    CURRENT.fixed = tuple(os.environ.get("AWS_LAMBDA_" + name) for name in names)
 
 
 def become_template(hooks, template):
@@ -600,17 +613,19 @@ def become_template(hooks, template):
         send_error(INIT_ERROR, 0, describe(error, None), "Runtime.BeforeSnapshotError")
         sys.exit(64)
     obstacle = template.obstacle()
+    after = hooks.after_hooks()
+    read_fixed()
     if obstacle is None:
         send(PARKED)
-        if template.park(PARK_FD) < 0:
+        if template.park(PARK_FD, lambda: rehearse(REHEARSALS)) < 0:
             os._exit(1)
-        meta = receive(RESTORE)[1]
-        os.environ.update(meta["env"])
+        restore()
         template.differ()
     else:
         os.close(PARK_FD)
     try:
-        hooks.run_after_hooks()
+        for hook, positional, named in after:
+            hook(*positional, **named)
     except Exception as error:
         send_error(INIT_ERROR, 0, describe(error, None), "Runtime.AfterRestoreError")
         sys.exit(65)
@@ -627,6 +642,53 @@ def learn_function():
     os.environ.pop(SINK_VARIABLE, None)
     time.tzset()
     os.chdir(os.environ.get("LAMBDA_TASK_ROOT", "/var/task"))
+
+
+def restore():
+    """Takes over what differs from the template: the log stream, for one."""
+    env = receive(RESTORE)[1]["env"]
+    group, stream, *rest = CURRENT.fixed
+    CURRENT.fixed = (group, env.get(STREAM_VARIABLE, stream), *rest)
+    for name, value in env.items():
+        try:
+            # As assigning to os.environ does, but for its checks.
+            name, value = name.encode(), value.encode()
+            os.environ._data[name] = value
+            os.putenv(name, value)
+        except AttributeError:
+            # The function has put something else in its place.
+            os.environ[name.decode()] = value.decode()
+
+
+def rehearse(times=1):
+    """Goes through what each forked process does until it has answered its first event. Before the fork often enough that the
+    interpreter has nothing left to learn: what it notes about code, types and variables there, no fork has to, and pay with the
+    copy of a page. After it once, with nobody waiting: the first event then finds its pages copied."""
+    global CONTROL_FD
+    own, fixed, trace = CONTROL_FD, CURRENT.fixed, os.environ.get(TRACE_VARIABLE, "")
+    meta = {"id": "", "deadline": 0, "arn": "", "trace": "Root=1-0-0;Parent=0;Sampled=0"}
+    try:
+        out, into = os.pipe()
+        # Both ends in one, since what is sent comes back; and one that never waits, whatever has become of `os`.
+        CONTROL_FD = os.open("/proc/self/fd/%d" % out, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.close(out)
+        os.close(into)
+        for _ in range(times):
+            send(RESTORE, 0, json.dumps({"env": {STREAM_VARIABLE: fixed[1] or ""}}).encode())
+            restore()
+            send(READY)
+            os.read(CONTROL_FD, RECEIVE_BYTES)
+            send(INVOKE, 0, json.dumps(meta).encode(), b'{"of":[1,2.5,"text",null,true]}')
+            answer_next(lambda event, context: event)
+            os.read(CONTROL_FD, RECEIVE_BYTES)
+    except Exception:
+        # Function code has replaced something on the way; events will show whether that works.
+        pass
+    finally:
+        if CONTROL_FD != own:
+            os.close(CONTROL_FD)
+        CONTROL_FD, CURRENT.fixed, CURRENT.request_id, CURRENT.unread = own, fixed, None, b""
+        show_trace(trace)
 
 
 def main():
@@ -646,7 +708,13 @@ def main():
     except Exception as error:
         send_error(INIT_ERROR, 0, describe(error, None))
         sys.exit(1)
-    send(READY, meta=become_template(martlet_template, template) if template_of else b"")
+    if template_of:
+        send(READY, meta=become_template(martlet_template, template))
+        if not CURRENT.unread and template.is_early(CONTROL_FD):
+            rehearse()
+    else:
+        read_fixed()
+        send(READY)
     serve(handler)
 
 

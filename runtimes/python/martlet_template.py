@@ -33,6 +33,8 @@ class Template:
         for name, setting in QUIET.items():
             os.environ.setdefault(name, setting)
         self.library = None
+        self.steps = []
+        self.forked = False
         # Number, path and flags of the files that are open; each child gets its own position in them.
         self.files = []
 
@@ -113,21 +115,36 @@ class Template:
                 )
         return None
 
-    def park(self, socket):
-        """Returns 0 in each child, and a negative errno in this process when the server is out of reach."""
+    def park(self, socket, rehearse):
+        """Returns 0 in each child, and a negative errno in this process when the server is out of reach. `rehearse` goes through
+        what each child will do."""
         import gc
 
         # What is there now stays: a collection in a child need not touch it, which would copy its pages.
         gc.collect()
+        self.steps = self._steps()
+        rehearse()
         gc.freeze()
-        return self.library.park(socket)
+        status = self.library.park(socket)
+        self.forked = status == 0
+        return status
+
+    def is_early(self, control):
+        """Whether this process is a fork that was made ahead of need: no event comes soon after it is ready."""
+        return self.forked and not self.library.wait(control)
 
     def differ(self):
         """Makes a child differ from its siblings in all that should be unique, and touch nothing that they share."""
+        for step in self.steps:
+            step()
+
+    def _steps(self):
+        """What that takes in each child, for what is loaded. What can be done once and for all is done here."""
+        steps = []
         # The generator of `random` is seeded by a handler of its own, and OpenSSL's by the new pid.
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
-            numpy_random.seed()
+            steps.append(numpy_random.seed)
         uuid = sys.modules.get("uuid")
         if uuid is not None:
             # Both remember a sequence number in the time-based kinds; without them it is drawn from `random`.
@@ -135,6 +152,11 @@ class Template:
             for name in ("_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7"):
                 if hasattr(uuid, name):
                     setattr(uuid, name, None)
+        if self.files:
+            steps.append(self._reopen)
+        return steps
+
+    def _reopen(self):
         for number, path, mode in self.files:
             position = os.lseek(number, 0, os.SEEK_CUR)
             fresh = os.open(path, mode)
@@ -180,6 +202,6 @@ def run_before_hooks():
         function(*positional, **named)
 
 
-def run_after_hooks():
-    for function, positional, named in hooks("get_after_restore"):
-        function(*positional, **named)
+def after_hooks():
+    """Function, arguments and named arguments of each; looked up ahead, because a forked process pays for every look."""
+    return hooks("get_after_restore")

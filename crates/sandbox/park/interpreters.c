@@ -57,9 +57,17 @@ static PyObject *python_probe(PyObject *self, PyObject *argument) {
     return PyLong_FromLong(martlet_probe());
 }
 
+static PyObject *python_wait(PyObject *self, PyObject *argument) {
+    (void)self;
+    long socket = PyLong_AsLong(argument);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(martlet_wait((int)socket));
+}
+
 static struct python_method python_methods[] = {
     {"park", python_park, METH_O, "park(socket) -> 0 in each child, a negative errno in the parent"},
     {"probe", python_probe, METH_NOARGS, "probe() -> 0 or a negative errno"},
+    {"wait", python_wait, METH_O, "wait(socket) -> 1 once it can be read, 0 when that takes more than a few milliseconds"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -136,6 +144,10 @@ static napi_value node_probe(napi_env env, napi_callback_info info) {
     return node_status(env, martlet_probe());
 }
 
+static napi_value node_wait(napi_env env, napi_callback_info info) {
+    return node_status(env, martlet_wait(node_argument(env, info, -1)));
+}
+
 static napi_value node_keep_heap(napi_env env, napi_callback_info info) {
     (void)info;
     return node_status(env, martlet_keep_heap());
@@ -152,11 +164,6 @@ static napi_value node_active_requests(napi_env env, napi_callback_info info) {
     struct uv_loop_s *loop = NULL;
     if (napi_get_uv_event_loop(env, &loop) != 0) return node_status(env, -ENOSYS);
     return node_status(env, (int)loop->active_reqs.count);
-}
-
-static void leave_at_end(void *unused) {
-    (void)unused;
-    martlet_leave(0);
 }
 
 /*
@@ -180,12 +187,7 @@ static int has_work(void) {
     uv_ref(idle.handle);
     if (alive) return 1;
     /* Tasks of V8 do not count as work to the loop, but wake it. What it waits on is readable then. */
-    struct {
-        int fd;
-        short events, found;
-    } wake = {uv_backend_fd(idle.loop), 1, 0};
-    long none[2] = {0, 0};
-    return call6(SYS_PPOLL, (long)&wake, 1, (long)none, 0, 8, 0) > 0;
+    return can_be_read(uv_backend_fd(idle.loop), 0) > 0;
 }
 
 static void tell_idle(int again) {
@@ -234,7 +236,7 @@ EXPORT napi_value napi_register_module_v1(napi_env env, napi_value exports) {
         const char *name;
         napi_callback function;
     } functions[] = {
-        {"park", node_park},         {"probe", node_probe}, {"keepHeap", node_keep_heap},
+        {"park", node_park},         {"probe", node_probe}, {"wait", node_wait}, {"keepHeap", node_keep_heap},
         {"loopFork", node_loop_fork}, {"leave", node_leave}, {"activeRequests", node_active_requests}};
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         napi_value function = NULL;

@@ -28,6 +28,9 @@ enum {
     /* Descriptors are given numbers below this one. */
     FIRST_FREE_NUMBER = 64,
     PATH_BYTES = 4096,
+    /* Nanoseconds after which no event is on its way to a process that has said that it is ready. A server that has one sends it
+       within a tenth of this. */
+    SOON = 3000000,
 };
 
 /* Where a birth failed, as the reply says it. */
@@ -404,6 +407,10 @@ EXPORT int martlet_probe(void) {
     if (pid < 0) return __errno_location ? -*__errno_location() : -EAGAIN;
     wait_for(pid);
     return 0;
+}
+
+EXPORT int martlet_wait(int socket) {
+    return can_be_read(socket, SOON);
 }
 
 EXPORT void martlet_leave(int code) {

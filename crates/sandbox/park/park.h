@@ -20,6 +20,9 @@ EXPORT int martlet_probe(void);
 /* Undoes MADV_DONTFORK everywhere, with which V8 marks its heap: a child would find it missing. */
 EXPORT int martlet_keep_heap(void);
 
+/* Waits for a few milliseconds: 1 as soon as `socket` can be read, 0 when it could not. */
+EXPORT int martlet_wait(int socket);
+
 /* Ends the process at once. A forked interpreter that took the ordinary way out would wait for threads that it never had. */
 EXPORT void martlet_leave(int code);
 

@@ -154,6 +154,16 @@ static inline void wait_for(long pid) {
     }
 }
 
+/* 1 when there is something to read within so many nanoseconds, 0 when there is not, or a negative errno. */
+static inline int can_be_read(int fd, long nanoseconds) {
+    struct {
+        int fd;
+        short events, found;
+    } what = {fd, 1, 0};
+    long time[2] = {0, nanoseconds};
+    return (int)call6(SYS_PPOLL, (long)&what, 1, (long)time, 0, 8, 0);
+}
+
 static inline uint64_t set_signal_mask(uint64_t mask) {
     uint64_t before = 0;
     (void)call4(SYS_RT_SIGPROCMASK, SIG_SETMASK, &mask, &before, sizeof mask);

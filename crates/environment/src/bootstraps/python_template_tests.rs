@@ -6,7 +6,9 @@ use super::park_harness::{
     NAMESPACES, REQUEST, Reply, Template, all_differ, failing_hooks_are_told, request, value,
 };
 use super::python_tests::INTERPRETERS;
+use crate::frame::{InvokeMeta, Kind, RestoreMeta, invoke_head, restore};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,6 +48,57 @@ def handler(event, context):
         one_log.retain(|c| c != '\n');
         assert_eq!(one_log, "said by 1said by 2");
         assert_eq!(two.finish_forked().concat().trim_end(), "said by 3");
+    });
+}
+
+#[test]
+fn the_first_event_may_come_with_what_a_child_is_told() {
+    let code = "
+def handler(event, context):
+    return [event, context.aws_request_id, context.log_stream_name]
+";
+    on_each(&[("app.py", code)], |template| {
+        let template = template.parked();
+        let mut child = template.fork();
+        let env = BTreeMap::from([("AWS_LAMBDA_LOG_STREAM_NAME", "one")]);
+        let mut bytes = restore(&RestoreMeta { env: &env }).to_vec();
+        let meta = InvokeMeta { id: "first", deadline: 7, arn: "arn", trace: "", client: None };
+        bytes.extend_from_slice(&invoke_head(1, &meta, 3));
+        bytes.extend_from_slice(b"\"a\"");
+        child.write(&bytes);
+        assert_eq!(child.receive().map(|frame| frame.kind), Some(Kind::Ready));
+        let answer = child.receive().expect("an answer");
+        assert_eq!((answer.kind, answer.sequence), (Kind::Response, 1));
+        assert_eq!(serde_json::from_slice::<Value>(&answer.payload).unwrap(), json!(["a", "first", "one"]));
+    });
+}
+
+#[test]
+fn rehearsing_events_leaves_nothing_behind() {
+    let code = "
+import os
+os.environ['_X_AMZN_TRACE_ID'] = 'of init'
+def left():
+    descriptors = {name: os.readlink('/proc/self/fd/' + name) for name in sorted(os.listdir('/proc/self/fd'))
+                   if os.path.exists('/proc/self/fd/' + name)}
+    return [os.environ['_X_AMZN_TRACE_ID'], len(descriptors), sum(target.startswith('pipe') for target in descriptors.values())]
+before = left()
+from snapshot_restore_py import register_after_restore
+after = []
+register_after_restore(lambda: after.extend(left()))
+def handler(event, context):
+    descriptors = os.listdir('/proc/self/fd')
+    return [before, after, len(descriptors)]
+";
+    on_each(&[("app.py", code)], |template| {
+        let template = template.parked();
+        let mut child = template.child(&[]);
+        let first = value(&mut child, "0");
+        // The socket on which it was asked to fork is gone.
+        let (before, after) = (&first[0], &first[1]);
+        assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
+        assert_eq!(after[1].as_u64().map(|count| count + 1), before[1].as_u64());
+        assert_eq!(value(&mut child, "0")[2], first[2]);
     });
 }
 
