@@ -58,6 +58,7 @@ impl Scheduler {
                 Timer::Idle(environment) => self.look_at_idle(environment, now, actions),
                 Timer::Template(template) => self.look_at_template(template, now, actions),
                 Timer::Line(version) => self.look_at_line(version, now, actions),
+                Timer::Spare(version) => self.start_spare(version, now, actions),
                 Timer::Prewarm(version) => self.prewarm(version, at, now, actions),
                 Timer::Forget(version) => self.forget(version, at, now, actions),
                 Timer::Starts => {

@@ -157,7 +157,7 @@ impl Scheduler {
         if let Some(environment) = ready {
             self.callers += 1;
             let start = self.occupy(environment, cold.is_some(), now);
-            self.start_spare(version, now, actions);
+            self.replace_spare(version, now, actions);
             return Arrival::Run(environment, start);
         }
         if entry.memory_bytes > self.options.memory_bytes {

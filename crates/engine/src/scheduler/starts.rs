@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 /// Most forks of one template at once. Templates fork one after the other; a second one gets its shell
 /// meanwhile, more would only wait where nobody can reconsider.
 const FORKS_OF_A_TEMPLATE: usize = 4;
+/// How long a call has the machine for itself until the spare that it may have taken is replaced, in microseconds.
+const START_FIRST: u64 = 3_000;
 /// Most spares that a burst adds.
 const BURST_SPARES: usize = 8;
 
@@ -471,15 +473,13 @@ impl Scheduler {
         }
     }
 
-    /// Starts a spare if the version should have one more than it has, and if that holds up nobody. A burst brings more of
-    /// them where they are forked; what runs an init phase of its own, and shares no memory, has to pay first.
-    pub(super) fn start_spare(&mut self, version: VersionId, now: Moment, actions: &mut Vec<Action>) {
-        let Some(entry) = self.versions.get(version.0) else { return };
+    /// Whether the version should have one more spare than it has, and having it would hold up nobody.
+    pub(super) fn wants_spare(&self, version: VersionId, now: Moment) -> bool {
+        let Some(entry) = self.versions.get(version.0) else { return false };
         if entry.retired || self.closing || !entry.line.is_empty() || self.queues.is_waiting() {
-            return;
+            return false;
         }
-        let next = entry.next_kind(now);
-        let burst = match next {
+        let burst = match entry.next_kind(now) {
             Some(Kind::Fork | Kind::Prepare) => (entry.burst_level(now) / 4.0) as usize,
             _ => 0,
         };
@@ -491,9 +491,28 @@ impl Scheduler {
                 .is_none_or(|oldest| self.environments.get(oldest.0).is_some_and(|slot| slot.served));
         let wanted =
             entry.lively && ready < self.options.spares + burst.min(BURST_SPARES) && self.options.spares > 0;
-        if !wanted && !measured {
+        wanted || measured
+    }
+
+    /// Sees to it that there is a spare for the next call. A fork waits until this call has had its start: it would take the
+    /// processor from it, and is soon done.
+    pub(super) fn replace_spare(&mut self, version: VersionId, now: Moment, actions: &mut Vec<Action>) {
+        let forks =
+            self.versions.get(version.0).is_some_and(|entry| entry.next_kind(now) == Some(Kind::Fork));
+        if !forks {
+            self.start_spare(version, now, actions);
+        } else if self.wants_spare(version, now) {
+            self.timers.set(now.plus(START_FIRST), Timer::Spare(version));
+        }
+    }
+
+    /// Starts a spare if one is wanted.
+    pub(super) fn start_spare(&mut self, version: VersionId, now: Moment, actions: &mut Vec<Action>) {
+        if !self.wants_spare(version, now) {
             return;
         }
+        let Some(entry) = self.versions.get(version.0) else { return };
+        let next = entry.next_kind(now);
         match next {
             Some(Kind::Fork) if entry.forking >= FORKS_OF_A_TEMPLATE => {}
             Some(Kind::Ordinary) => {

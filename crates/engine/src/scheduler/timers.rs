@@ -12,6 +12,8 @@ pub(super) enum Timer {
     Template(TemplateId),
     /// A caller in line has waited long enough.
     Line(VersionId),
+    /// A spare was taken, and the call that took it has had its start.
+    Spare(VersionId),
     /// A call is expected soon.
     Prewarm(VersionId),
     /// The version's history is of no use any more.

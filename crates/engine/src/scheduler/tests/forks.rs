@@ -94,12 +94,14 @@ fn a_lively_function_has_a_spare_and_an_idle_one_has_none() {
     let (_, environment) = machine.mould(version, 0);
     let (arrival, actions) = machine.arrive(version, SECOND);
     assert_eq!(arrival, Arrival::Run(environment, Start::Warm));
-    let fork = forks_of(&actions)[0];
-    let (spare, actions) = machine.started(fork, SECOND + 2 * MS);
+    assert_eq!(actions, [], "the call comes first");
+    let actions = machine.pass(SECOND + 5 * MS);
+    let (spare, actions) = machine.started(forks_of(&actions)[0], SECOND + 7 * MS);
     assert_eq!(actions, []);
-    let (arrival, actions) = machine.arrive(version, SECOND + 3 * MS);
+    let (arrival, _) = machine.arrive(version, SECOND + 8 * MS);
     assert_eq!(arrival, Arrival::Run(spare, Start::Spare));
-    machine.started(forks_of(&actions)[0], SECOND + 5 * MS);
+    let actions = machine.pass(SECOND + 15 * MS);
+    machine.started(forks_of(&actions)[0], SECOND + 17 * MS);
     // Called once in a while only: no spare.
     machine.finished(spare, 2 * SECOND);
     machine.finished(environment, 2 * SECOND);
