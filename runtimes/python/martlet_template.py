@@ -144,7 +144,7 @@ class Template:
         # The generator of `random` is seeded by a handler of its own, and OpenSSL's by the new pid.
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
-            steps.append(numpy_random.seed)
+            steps.append(reseed(numpy_random))
         uuid = sys.modules.get("uuid")
         if uuid is not None:
             # Both remember a sequence number in the time-based kinds; without them it is drawn from `random`.
@@ -164,6 +164,29 @@ class Template:
             inheritable = os.get_inheritable(number)
             os.dup2(fresh, number, inheritable)
             os.close(fresh)
+
+
+def reseed(numpy_random):
+    """What gives numpy's global generator a state of its own. Its `seed` computes with arrays to that end, which costs a fork
+    some 120 copied pages; random bytes in the place of what `seed` has made do the same."""
+    numpy_random.seed()
+    try:
+        import ctypes
+
+        name, key, _, gauss = numpy_random.get_state()[:4]
+        generator = numpy_random.mtrand._rand._bit_generator
+        state = memoryview((ctypes.c_ubyte * key.nbytes).from_address(generator.ctypes.state_address)).cast("B")
+        # What is drawn is made of the key alone, from whichever place in it.
+        if name == "MT19937" and not gauss and bytes(state) == key.tobytes():
+
+            def overwrite(_whose=generator):
+                state[:] = os.urandom(len(state))
+
+            return overwrite
+    except Exception:
+        # A numpy that is laid out otherwise, or a generator that the function has put in its place.
+        pass
+    return numpy_random.seed
 
 
 def open_descriptors():

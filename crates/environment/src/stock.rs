@@ -13,6 +13,9 @@ use tokio::task::JoinHandle;
 type Making<S> = Pin<Box<dyn Future<Output = Result<S, StartError>> + Send>>;
 type Make<S> = Box<dyn Fn() -> Making<S> + Send + Sync>;
 
+/// How long what was taken is used before the next one is made: its first steps want the processor.
+const USE_FIRST: Duration = Duration::from_millis(2);
+
 /// A few of something that takes time to make. A task of its own makes them, sleeps while there are enough, and ends with
 /// the stock; what is in stock goes with it.
 pub(crate) struct Stock<S> {
@@ -125,6 +128,7 @@ async fn refill<S>(shared: Arc<Shared<S>>) {
             }
         }
         shared.used.notified().await;
+        tokio::time::sleep(USE_FIRST).await;
     }
 }
 
@@ -132,7 +136,6 @@ async fn refill<S>(shared: Arc<Shared<S>>) {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
     use tokio::time::timeout;
 
     const PATIENCE: Duration = Duration::from_secs(10);
