@@ -286,12 +286,11 @@ impl Host {
         role: Role,
     ) -> impl Future<Output = Result<Process, LaunchFailure>> + Send + 'static {
         let (launcher, plan, log_stream) = (self.launcher.clone(), Arc::clone(plan), Arc::clone(log_stream));
-        let ready = match role {
-            Role::Template => self.runtime_templates.take(&plan),
-            Role::Environment => None,
-        };
+        let ready = (role == Role::Template).then(|| self.runtime_templates.take(&plan));
         async move {
-            if let Some(ready) = ready {
+            if let Some(ready) = ready
+                && let Some(ready) = ready.await
+            {
                 match ready.settle(launcher.clone(), &plan, &log_stream).await {
                     Ok(process) => return Ok(process),
                     Err(error) => {

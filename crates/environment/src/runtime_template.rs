@@ -16,7 +16,7 @@ use crate::variables::{is_read_at_start, variables};
 use martlet_model::{Configuration, RuntimeFamily, RuntimeName, limits};
 use martlet_sandbox::{Launcher, Parking, Sandbox};
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -83,13 +83,21 @@ impl RuntimeTemplates {
         kept.push((kind, stock));
     }
 
-    /// Takes one for the function of `plan`, which then logs to `log_stream`; `None` where none is ready. [`Self::replace`] makes up
-    /// for it.
-    pub(crate) fn take(&self, plan: &Plan) -> Option<RuntimeTemplate> {
-        let kind = kind_of(&plan.deployment.version.configuration)?;
-        let kept = self.kept();
-        let (_, stock) = kept.iter().find(|(known, _)| *known == kind)?;
-        stock.take_ready().filter(|ready| ready.sandbox.exit().status().is_none())
+    /// Takes one for the function of `plan`, be it one that is still starting: that is there sooner than one that starts now.
+    /// `None` where there is none that waits. [`Self::replace`] makes up for it.
+    pub(crate) fn take(
+        &self,
+        plan: &Plan,
+    ) -> impl Future<Output = Option<RuntimeTemplate>> + Send + 'static + use<> {
+        let kind = kind_of(&plan.deployment.version.configuration);
+        let next = kind.and_then(|kind| {
+            let kept = self.kept();
+            kept.iter().find(|(known, _)| *known == kind).map(|(_, stock)| stock.take_next())
+        });
+        async move {
+            let taken = next?.await;
+            taken.filter(|taken| taken.sandbox.exit().status().is_none())
+        }
     }
 
     /// Makes up for one that was taken, a little later.

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 type Making<S> = Pin<Box<dyn Future<Output = Result<S, StartError>> + Send>>;
@@ -26,8 +26,17 @@ pub(crate) struct Stock<S> {
 struct Shared<S> {
     make: Make<S>,
     ready: Mutex<Vec<S>>,
+    /// The piece that the task is making.
+    next: Mutex<Next<S>>,
     wanted: AtomicUsize,
     used: Notify,
+}
+
+enum Next<S> {
+    None,
+    Free,
+    /// Somebody waits for it.
+    Promised(oneshot::Sender<S>),
 }
 
 impl<S> fmt::Debug for Stock<S> {
@@ -45,6 +54,7 @@ impl<S: Send + 'static> Stock<S> {
         let shared = Arc::new(Shared {
             make: Box::new(move || Box::pin(make())),
             ready: Mutex::new(Vec::new()),
+            next: Mutex::new(Next::None),
             wanted: AtomicUsize::new(1),
             used: Notify::new(),
         });
@@ -61,9 +71,18 @@ impl<S: Send + 'static> Stock<S> {
         }
     }
 
-    /// One from stock, if there is one.
-    pub(crate) fn take_ready(&self) -> Option<S> {
-        self.shared.ready().pop()
+    /// One from stock, or the one that is being made, unless somebody waits for that already; `None` where neither is there, or
+    /// making it fails. Decided now; the future only waits. [`Stock::refill`] replaces it.
+    pub(crate) fn take_next(&self) -> impl Future<Output = Option<S>> + Send + 'static + use<S> {
+        let ready = self.shared.ready().pop();
+        let promised = ready.is_none().then(|| self.shared.promise()).flatten();
+        async move {
+            match (ready, promised) {
+                (Some(ready), _) => Some(ready),
+                (None, Some(promised)) => promised.await.ok(),
+                (None, None) => None,
+            }
+        }
     }
 
     /// How many there are.
@@ -106,6 +125,29 @@ impl<S> Shared<S> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn next(&self) -> MutexGuard<'_, Next<S>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn promise(&self) -> Option<oneshot::Receiver<S>> {
+        let mut next = self.next();
+        matches!(*next, Next::Free).then(|| {
+            let (promise, promised) = oneshot::channel();
+            *next = Next::Promised(promise);
+            promised
+        })
+    }
+
+    /// Adds one, or gives it to whoever waits for it: whether it was added.
+    fn deliver(&self, made: S) -> bool {
+        let next = std::mem::replace(&mut *self.next(), Next::None);
+        let left = match next {
+            Next::Promised(promise) => promise.send(made),
+            Next::None | Next::Free => Err(made),
+        };
+        left.map_err(|made| self.add(made)).is_err()
+    }
+
     /// Adds one, unless fewer are wanted by now.
     fn add(&self, made: S) {
         let mut ready = self.ready();
@@ -118,10 +160,17 @@ impl<S> Shared<S> {
 async fn refill<S>(shared: Arc<Shared<S>>) {
     loop {
         while shared.ready().len() < shared.wanted.load(Ordering::Relaxed) {
+            *shared.next() = Next::Free;
             match (shared.make)().await {
-                Ok(made) => shared.add(made),
+                Ok(made) => {
+                    if !shared.deliver(made) {
+                        // Taken, as from stock: whoever did says when to replace it.
+                        break;
+                    }
+                }
                 // Whoever needs one is told why there is none; the next use tries again.
                 Err(error) => {
+                    *shared.next() = Next::None;
                     tracing::debug!(%error, "could not make ahead what a fork needs");
                     break;
                 }
@@ -175,6 +224,36 @@ mod tests {
         stock.set_wanted(2);
         assert_eq!(stock.shared.ready().len(), 2);
         assert_eq!(made.load(Ordering::Relaxed), 7);
+    }
+
+    #[tokio::test]
+    async fn what_is_being_made_is_promised_once() {
+        let gate = Arc::new(Notify::new());
+        let opened = Arc::clone(&gate);
+        let stock = Stock::new(move || {
+            let gate = Arc::clone(&opened);
+            async move {
+                gate.notified().await;
+                Ok(7)
+            }
+        });
+        assert_eq!(stock.take_next().await, None, "nothing has begun");
+        until(|| matches!(*stock.shared.next(), Next::Free)).await;
+        let first = stock.take_next();
+        assert_eq!(stock.take_next().await, None, "it is promised");
+        gate.notify_one();
+        assert_eq!(first.await, Some(7));
+        assert_eq!(stock.ready(), 0);
+        stock.refill();
+        gate.notify_one();
+        until(|| stock.ready() == 1).await;
+        assert_eq!(stock.take_next().await, Some(7));
+
+        stock.refill();
+        until(|| matches!(*stock.shared.next(), Next::Free)).await;
+        let never = stock.take_next();
+        drop(stock);
+        assert_eq!(never.await, None, "the stock is gone");
     }
 
     #[tokio::test]
