@@ -4,7 +4,6 @@ use martlet_model::Timestamp;
 use martlet_model::{
     AccountId, Code, Configuration, FunctionName, FunctionVersion, Region, RequestId, RuntimeName,
 };
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -171,18 +170,7 @@ fn deployment(revision: &str) -> Arc<Deployment> {
         account: AccountId::new("000000000000").unwrap(),
         name: FunctionName::new("f").unwrap(),
     };
-    let configuration = Configuration {
-        runtime: RuntimeName::new("python3.12"),
-        handler: "a.b".into(),
-        role: String::new(),
-        description: String::new(),
-        timeout_seconds: 3,
-        memory_mb: 128,
-        ephemeral_mb: 512,
-        architecture: "x86_64".into(),
-        environment: BTreeMap::new(),
-        logging: Default::default(),
-    };
+    let configuration = Configuration::new(RuntimeName::new("python3.12"), "a.b");
     let code = Code { digest: "0".repeat(64), bytes: 1 };
     let version = FunctionVersion {
         function,

@@ -156,7 +156,6 @@ pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) ->
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use martlet_model::function::Logging;
     use martlet_model::{
         AccountId, Code, Configuration, FunctionArn, FunctionName, Region, RuntimeName, Version,
     };
@@ -169,18 +168,7 @@ pub(crate) mod tests {
                 name: FunctionName::new("hello").unwrap(),
             },
             version: Version::Latest,
-            configuration: Configuration {
-                runtime: RuntimeName::new(runtime),
-                handler: "app.handler".into(),
-                role: "arn:aws:iam::000000000000:role/r".into(),
-                description: String::new(),
-                timeout_seconds: 3,
-                memory_mb: 128,
-                ephemeral_mb: 512,
-                architecture: "x86_64".into(),
-                environment: BTreeMap::new(),
-                logging: Logging::default(),
-            },
+            configuration: Configuration::new(RuntimeName::new(runtime), "app.handler"),
             code: Code { digest: "0".repeat(64), bytes: 1 },
             revision: "r".into(),
         }

@@ -1,5 +1,7 @@
 //! One function as the picture in memory shows it.
 
+use crate::alias::{Alias, Dealer};
+use crate::attached::Attached;
 use crate::machine::Snapshot;
 use crate::record::VersionRecord;
 use martlet_environment::Deployment;
@@ -16,6 +18,8 @@ pub struct Function {
     pub(crate) stored: Revision,
     /// What can be invoked, by version.
     pub(crate) deployments: BTreeMap<Version, Arc<Deployment>>,
+    /// Who deals the calls of each alias; the same for as long as the alias exists.
+    dealers: BTreeMap<String, Arc<Dealer>>,
 }
 
 impl Function {
@@ -38,7 +42,12 @@ impl Function {
                 deployments.insert(key, deployment);
             }
         }
-        Self { snapshot, stored, deployments }
+        let dealer = |name: &String| {
+            let same = before.and_then(|before| before.dealers.get(name));
+            (name.clone(), same.cloned().unwrap_or_default())
+        };
+        let dealers = snapshot.record.aliases.keys().map(dealer).collect();
+        Self { snapshot, stored, deployments, dealers }
     }
 
     /// Its identity.
@@ -65,6 +74,24 @@ impl Function {
     /// `$LATEST` and the published versions, in the order of their numbers.
     pub fn versions(&self) -> impl Iterator<Item = &VersionRecord> {
         std::iter::once(self.latest()).chain(self.snapshot.versions.values().map(AsRef::as_ref))
+    }
+
+    /// Its aliases, by name.
+    #[must_use]
+    pub fn aliases(&self) -> &BTreeMap<String, Alias> {
+        &self.snapshot.record.aliases
+    }
+
+    /// What is attached to it and to its qualifiers.
+    #[must_use]
+    pub fn attached(&self) -> &Attached {
+        &self.snapshot.record.attached
+    }
+
+    /// The version that one call of the alias runs; by turns where it has two. `None` when there is no such alias.
+    #[must_use]
+    pub fn deal(&self, alias: &str) -> Option<Version> {
+        Some(self.dealers.get(alias)?.deal(self.aliases().get(alias)?))
     }
 
     /// Its tags.

@@ -8,6 +8,8 @@
 //! Nothing here knows of HTTP, of callers' identities or of running functions; an [`Observer`] hears which versions
 //! are current.
 
+mod alias;
+mod attached;
 mod function;
 mod keep;
 mod machine;
@@ -18,6 +20,8 @@ mod registry;
 mod stored;
 mod world;
 
+pub use alias::{Alias, AliasSettings, Canary};
+pub use attached::{Attached, Cors, EventInvoke, Policy, Provisioned, RuntimeManagement, Target, Url};
 pub use function::Function;
 pub use machine::{Refused, Settings};
 pub use packages::PackagesError;

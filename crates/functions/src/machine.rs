@@ -3,23 +3,25 @@
 //! Every decision takes the function as it is and returns a [`Change`], which the registry commits as one batch and
 //! then shows. Ids and times come in as a [`Stamp`].
 
+use crate::alias::{Alias, AliasSettings};
+use crate::attached::{Attached, Target};
 use crate::record::{FunctionRecord, Published, Reason, SCHEMA, State, Update, VersionRecord};
 use martlet_model::{
-    Code, Configuration, FunctionArn, FunctionVersion, RequestId, Timestamp, Version, limits,
+    Code, Configuration, FunctionArn, FunctionVersion, Qualifier, RequestId, Timestamp, Version, limits,
 };
 use martlet_store::Digest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A function with its published versions at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Snapshot {
     pub(crate) record: FunctionRecord,
     pub(crate) versions: BTreeMap<u64, Arc<VersionRecord>>,
 }
 
 /// What a decision writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Change {
     pub(crate) record: FunctionRecord,
     /// Published versions that are new or have another state.
@@ -69,6 +71,15 @@ pub enum Refused {
     /// There is no such published version.
     #[error("version {0} does not exist")]
     NoSuchVersion(u64),
+    /// Aliases mean this version.
+    #[error("version {0} is referenced by the aliases {1:?}")]
+    Referenced(u64, Vec<String>),
+    /// There is no such alias.
+    #[error("the alias {0} does not exist")]
+    NoSuchAlias(String),
+    /// There is one of this name already.
+    #[error("the alias {0} exists already")]
+    AliasExists(String),
     /// More tags than a function may have.
     #[error("the function would have more than {limit} tags", limit = limits::TAGS)]
     TooManyTags,
@@ -101,7 +112,7 @@ pub(crate) enum Outcome {
 }
 
 /// What asking for a version came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Publication {
     /// Nothing changed since this version, which still exists.
     Unchanged(u64),
@@ -132,6 +143,8 @@ pub(crate) fn create(creation: Creation, stamp: &Stamp) -> Change {
         next_version: 1,
         last_published: None,
         tags: creation.tags,
+        aliases: BTreeMap::new(),
+        attached: Attached::default(),
     };
     let change = Change { record, put: BTreeMap::new(), removed: None };
     if creation.publish { publish_into(change, None, stamp).1 } else { change }
@@ -319,7 +332,71 @@ pub(crate) fn remove_version(now: &Snapshot, number: u64) -> Result<Change, Refu
     if !now.versions.contains_key(&number) {
         return Err(Refused::NoSuchVersion(number));
     }
-    Ok(Change { record: now.record.clone(), put: BTreeMap::new(), removed: Some(number) })
+    let means = |alias: &Alias| alias.versions().any(|version| version == Version::Published(number));
+    let aliases: Vec<String> =
+        now.record.aliases.iter().filter(|(_, alias)| means(alias)).map(|(name, _)| name.clone()).collect();
+    if !aliases.is_empty() {
+        return Err(Refused::Referenced(number, aliases));
+    }
+    let mut record = now.record.clone();
+    record.attached.forget(&Target::of(Some(&Qualifier::Version(number))));
+    Ok(Change { record, put: BTreeMap::new(), removed: Some(number) })
+}
+
+pub(crate) fn create_alias(
+    now: &Snapshot,
+    name: &str,
+    settings: AliasSettings,
+    stamp: &Stamp,
+) -> Result<Change, Refused> {
+    if now.record.aliases.contains_key(name) {
+        return Err(Refused::AliasExists(name.to_owned()));
+    }
+    put_alias(now, name, settings, stamp)
+}
+
+/// Changes an alias; from the commit on every call of it goes by what it is then.
+pub(crate) fn update_alias(
+    now: &Snapshot,
+    name: &str,
+    edit: impl FnOnce(&mut AliasSettings),
+    expected: Option<&str>,
+    stamp: &Stamp,
+) -> Result<Change, Refused> {
+    let alias = now.record.aliases.get(name).ok_or_else(|| Refused::NoSuchAlias(name.to_owned()))?;
+    if expected.is_some_and(|expected| expected != alias.revision_id) {
+        return Err(Refused::Revision);
+    }
+    let mut settings = AliasSettings {
+        version: alias.version,
+        canary: alias.canary,
+        description: alias.description.clone(),
+    };
+    edit(&mut settings);
+    put_alias(now, name, settings, stamp)
+}
+
+/// What is attached to it goes with it. One that is not there is removed already.
+pub(crate) fn remove_alias(now: &Snapshot, name: &str) -> Change {
+    let mut record = now.record.clone();
+    record.aliases.remove(name);
+    record.attached.forget(&Target::of(Some(&Qualifier::Alias(name.to_owned()))));
+    Change { record, put: BTreeMap::new(), removed: None }
+}
+
+fn put_alias(now: &Snapshot, name: &str, settings: AliasSettings, stamp: &Stamp) -> Result<Change, Refused> {
+    let AliasSettings { version, canary, description } = settings;
+    let alias = Alias { version, canary, description, revision_id: stamp.id(Version::Latest) };
+    for version in alias.versions() {
+        if let Version::Published(number) = version
+            && !now.versions.contains_key(&number)
+        {
+            return Err(Refused::NoSuchVersion(number));
+        }
+    }
+    let mut record = now.record.clone();
+    record.aliases.insert(name.to_owned(), alias);
+    Ok(Change { record, put: BTreeMap::new(), removed: None })
 }
 
 pub(crate) fn tag(now: &Snapshot, tags: BTreeMap<String, String>) -> Result<Change, Refused> {

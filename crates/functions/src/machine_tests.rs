@@ -1,5 +1,4 @@
 use super::*;
-use martlet_model::function::Logging;
 use martlet_model::{AccountId, FunctionName, Region, RuntimeName};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -18,18 +17,7 @@ fn created(publish: bool) -> Snapshot {
         account: AccountId::new("000000000000").unwrap(),
         name: FunctionName::new("f").unwrap(),
     };
-    let configuration = Configuration {
-        runtime: RuntimeName::new("python3.12"),
-        handler: "h.h".into(),
-        role: "r".into(),
-        description: String::new(),
-        timeout_seconds: 3,
-        memory_mb: 128,
-        ephemeral_mb: 512,
-        architecture: "x86_64".into(),
-        environment: BTreeMap::new(),
-        logging: Logging::default(),
-    };
+    let configuration = Configuration::new(RuntimeName::new("python3.12"), "h.h");
     let settings = Settings { configuration, environment_given: false };
     let creation = Creation { function, settings, code: code(1), tags: BTreeMap::new(), publish };
     Snapshot::after(None, create(creation, &stamp(0)))

@@ -1,5 +1,7 @@
 //! What is known about a function, in memory and on disk alike.
 
+use crate::alias::Alias;
+use crate::attached::Attached;
 use martlet_model::{FunctionVersion, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,7 +66,7 @@ pub(crate) struct Published {
 }
 
 /// A function without its published versions, which have records of their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FunctionRecord {
     pub(crate) schema: u32,
     /// Made at the creation. Version records carry it, so that those of a deleted function never turn up in a later
@@ -78,6 +80,10 @@ pub(crate) struct FunctionRecord {
     pub(crate) next_version: u64,
     pub(crate) last_published: Option<Published>,
     pub(crate) tags: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) aliases: BTreeMap<String, Alias>,
+    #[serde(default)]
+    pub(crate) attached: Attached,
 }
 
 /// The stored form of a published version.

@@ -1,5 +1,7 @@
 //! The registry: changes, one at a time for each function, and the picture they leave.
 
+use crate::alias::{Alias, AliasSettings};
+use crate::attached::Attached;
 use crate::function::Function;
 use crate::machine::{self, Change, Creation, Outcome, Publication, Refused, Settings, Snapshot, Stamp};
 use crate::packages::{Packages, PackagesError};
@@ -28,6 +30,12 @@ pub trait Observer: Send + Sync + 'static {
     /// From now on the invocations of `function` resolve to one of `current`, and to no other deployment; none are
     /// left when the function is gone. Called after the change is durable and shown. Must not block.
     fn current(&self, function: &FunctionArn, current: &[Arc<Deployment>]);
+
+    /// What is attached to `function` may have changed, or the aliases that it is attached to; `None` when the function is gone.
+    /// Called as [`Observer::current`] is, after it, and once for each function when they are opened. Must not block.
+    fn attached(&self, function: &FunctionArn, picture: Option<&Function>) {
+        let _ = (function, picture);
+    }
 }
 
 /// Why an invocation has nothing to run.
@@ -154,6 +162,9 @@ impl Functions {
         };
         let functions = Self { inner: Arc::new(inner) };
         functions.load().await?;
+        for function in functions.inner.shown.all() {
+            functions.inner.observer.attached(function.arn(), Some(&function));
+        }
         functions.keep();
         Ok(functions)
     }
@@ -177,7 +188,7 @@ impl Functions {
         let version = match qualifier {
             None | Some(Qualifier::Latest) => Version::Latest,
             Some(Qualifier::Version(number)) => Version::Published(*number),
-            Some(Qualifier::Alias(_)) => return Err(not_found()),
+            Some(Qualifier::Alias(name)) => found.deal(name).ok_or_else(not_found)?,
         };
         if let Some(deployment) = found.deployments.get(&version) {
             return Ok(Arc::clone(deployment));
@@ -385,7 +396,93 @@ impl Functions {
         self.edit(function, move |now| Ok(machine::untag(now, &keys))).await
     }
 
-    /// Removes one published version. Its number is not used again.
+    /// Adds an alias, and returns it.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn create_alias(
+        &self,
+        function: &FunctionArn,
+        name: String,
+        settings: AliasSettings,
+    ) -> Result<Alias, FunctionsError> {
+        self.edit_alias(function, name, |now, name, stamp| machine::create_alias(now, name, settings, stamp))
+            .await
+    }
+
+    /// Changes an alias, and returns it. When this resolves, all calls go by it; one that was dealt to a version before still
+    /// runs there.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn update_alias(
+        &self,
+        function: &FunctionArn,
+        name: String,
+        expected_revision: Option<String>,
+        edit: impl FnOnce(&mut AliasSettings) + Send + 'static,
+    ) -> Result<Alias, FunctionsError> {
+        self.edit_alias(function, name, move |now, name, stamp| {
+            machine::update_alias(now, name, edit, expected_revision.as_deref(), stamp)
+        })
+        .await
+    }
+
+    /// Removes an alias with what is attached to it; one that is not there is no error.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn delete_alias(&self, function: &FunctionArn, name: String) -> Result<(), FunctionsError> {
+        self.edit(function, move |now| Ok(machine::remove_alias(now, &name))).await
+    }
+
+    /// Edits what is attached to a function. `edit` sees the function as it is, runs with its lock held, and nothing changes where it
+    /// refuses; its answer is passed on.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn attach<T: Send + 'static, E: Send + 'static>(
+        &self,
+        function: &FunctionArn,
+        edit: impl FnOnce(&mut Attached, &Function) -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<T, E>, FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let _turn = functions.turn(&arn).await;
+            let now = functions.find(&arn)?;
+            let mut record = now.snapshot.record.clone();
+            let edited = match edit(&mut record.attached, &now) {
+                Ok(edited) => edited,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            if record != now.snapshot.record {
+                let change = Change { record, put: BTreeMap::new(), removed: None };
+                functions.commit(&arn, Some(&now), change).await?;
+            }
+            Ok(Ok(edited))
+        })
+        .await
+    }
+
+    async fn edit_alias(
+        &self,
+        function: &FunctionArn,
+        name: String,
+        decide: impl FnOnce(&Snapshot, &str, &Stamp) -> Result<Change, Refused> + Send + 'static,
+    ) -> Result<Alias, FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let _turn = functions.turn(&arn).await;
+            let now = functions.find(&arn)?;
+            let change = decide(&now.snapshot, &name, &stamp()?)?;
+            let edited = functions.commit(&arn, Some(&now), change).await?;
+            let alias = edited.aliases().get(&name).cloned();
+            alias.ok_or(FunctionsError::Refused(Refused::NoSuchAlias(name)))
+        })
+        .await
+    }
+
+    /// Removes one published version that no alias means. Its number is not used again.
     ///
     /// # Errors
     /// See [`FunctionsError`].
@@ -516,6 +613,7 @@ impl Functions {
         let current: Vec<Arc<Deployment>> =
             function.iter().flat_map(|function| function.deployments.values()).cloned().collect();
         self.inner.observer.current(arn, &current);
+        self.inner.observer.attached(arn, function.map(AsRef::as_ref));
         for code in before.iter().flat_map(|before| before.snapshot.codes()) {
             if !function.is_some_and(|f| f.snapshot.codes().any(|kept| kept == code)) {
                 self.suspect(&code.digest);

@@ -82,6 +82,23 @@ pub struct Configuration {
 }
 
 impl Configuration {
+    /// What a function has that asks for nothing but its runtime and its handler: Lambda's defaults, on x86_64.
+    #[must_use]
+    pub fn new(runtime: RuntimeName, handler: impl Into<String>) -> Self {
+        Self {
+            runtime,
+            handler: handler.into(),
+            role: String::new(),
+            description: String::new(),
+            timeout_seconds: limits::DEFAULT_TIMEOUT_SECONDS,
+            memory_mb: limits::MIN_MEMORY_MB,
+            ephemeral_mb: limits::MIN_EPHEMERAL_MB,
+            architecture: "x86_64".to_owned(),
+            environment: BTreeMap::new(),
+            logging: Logging::default(),
+        }
+    }
+
     /// The share of CPU that the memory buys, in thousandths of one CPU.
     #[must_use]
     pub fn cpu_millis(&self) -> u32 {

@@ -59,6 +59,8 @@ pub(super) fn refused(error: FunctionsError) -> ApiError {
             Refused::TooManyTags => invalid("Number of tags exceeds resource tag limit."),
             // Their callers know more and answer these themselves.
             Refused::CodeDigest(_) | Refused::NoSuchVersion(_) => invalid(refused.to_string()),
+            Refused::Referenced(..) | Refused::AliasExists(_) => conflict(refused.to_string()),
+            Refused::NoSuchAlias(_) => ApiError::new("ResourceNotFoundException", refused.to_string()),
         },
         FunctionsError::CodeStorage => {
             ApiError::new("CodeStorageExceededException", "Code storage limit exceeded.")

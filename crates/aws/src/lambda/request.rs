@@ -136,16 +136,8 @@ impl Edit {
             return Err(invalid(MANDATORY));
         };
         let configuration = Configuration {
-            runtime,
-            handler,
-            role: String::new(),
-            description: String::new(),
-            timeout_seconds: limits::DEFAULT_TIMEOUT_SECONDS,
-            memory_mb: limits::MIN_MEMORY_MB,
-            ephemeral_mb: limits::MIN_EPHEMERAL_MB,
             architecture: architecture.unwrap_or_else(|| this_architecture().to_owned()),
-            environment: BTreeMap::new(),
-            logging: Logging::default(),
+            ..Configuration::new(runtime, handler)
         };
         let mut settings = Settings { configuration, environment_given: false };
         self.apply(&mut settings);

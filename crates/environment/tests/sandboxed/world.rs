@@ -122,16 +122,11 @@ impl World {
             },
             version: Version::Latest,
             configuration: Configuration {
-                runtime: RuntimeName::new(function.runtime),
-                handler: function.handler.into(),
-                role: "arn:aws:iam::000000000000:role/r".into(),
-                description: String::new(),
                 timeout_seconds: function.timeout_seconds,
                 memory_mb: function.memory_mb,
-                ephemeral_mb: 512,
-                architecture: "x86_64".into(),
                 environment: function.environment,
                 logging: function.logging,
+                ..Configuration::new(RuntimeName::new(function.runtime), function.handler)
             },
             code: Code { digest: "0".repeat(64), bytes: 1 },
             revision: "r".into(),

@@ -5,7 +5,6 @@
 use martlet_environment::Deployment;
 use martlet_functions::package::Writer;
 use martlet_functions::{Function, Functions, NewFunction, Observer, Settings, State, Update};
-use martlet_model::function::Logging;
 use martlet_model::{AccountId, Configuration, FunctionArn, FunctionName, Region, RuntimeName};
 use martlet_store::{Memory, Store};
 use std::collections::BTreeMap;
@@ -90,18 +89,7 @@ pub(crate) fn arn(name: &str) -> FunctionArn {
 }
 
 pub(crate) fn settings() -> Settings {
-    let configuration = Configuration {
-        runtime: RuntimeName::new("python3.12"),
-        handler: "handler.main".into(),
-        role: "arn:aws:iam::000000000000:role/x".into(),
-        description: String::new(),
-        timeout_seconds: 3,
-        memory_mb: 128,
-        ephemeral_mb: 512,
-        architecture: "x86_64".into(),
-        environment: BTreeMap::new(),
-        logging: Logging::default(),
-    };
+    let configuration = Configuration::new(RuntimeName::new("python3.12"), "handler.main");
     Settings { configuration, environment_given: false }
 }
 
