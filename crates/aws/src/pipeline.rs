@@ -12,7 +12,8 @@ mod service;
 
 pub use internal::{INTERNAL_PREFIX, INTERNAL_SERVICE, Internal};
 pub use randomness::Randomness;
-pub use service::{Ctx, DEFAULT_BODY_LIMIT, Operation, Service, ServiceBuilder, ServiceError};
+pub use service::{Ctx, DEFAULT_BODY_LIMIT, Operation, Policies, ResourcePolicies};
+pub use service::{Service, ServiceBuilder, ServiceError};
 
 use crate::heavy;
 use crate::protocol::{self, ApiError, Dialect, Input, Output};
@@ -174,6 +175,7 @@ impl Pipeline {
                     received: ticket.received,
                     peer,
                     randomness: Arc::clone(&self.randomness),
+                    policies: service.policies.clone(),
                     headers: std::mem::take(&mut head.headers),
                 };
                 survive((built.handler)(ctx, input), built.operation.name).await
@@ -357,8 +359,8 @@ fn decode(service: &Service, target: Target, head: &Head, body: Bytes) -> Result
     }
 }
 
-/// Every principal is an administrator of its own account until policies exist, and handlers look up nothing outside
-/// of it; so there is nothing to refuse yet. The step is here because its place in the order is a promise.
+/// Every principal is an administrator of its own account until policies of identities exist, so there is nothing to refuse before
+/// the resource is known. What policies of resources say, handlers ask once they know which resource it is: see [`Ctx::policies`].
 fn authorise(_caller: &Caller, _built: &Built) -> Result<(), ApiError> {
     Ok(())
 }

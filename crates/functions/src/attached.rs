@@ -106,13 +106,14 @@ pub struct Cors {
     pub max_age: Option<u32>,
 }
 
-/// A resource policy, as JSON statements by their ids, in the order in which they were added.
+/// A resource policy. Its revision is that of what it is attached to, which changes with it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
-    /// The statements.
+    /// Its own id, where its author gave one.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The statements as JSON, in the order in which they were added.
     pub statements: Vec<serde_json::Value>,
-    /// The id for preconditions.
-    pub revision_id: String,
 }
 
 /// When a version's runtime is updated.

@@ -1,11 +1,13 @@
 //! One function as the picture in memory shows it.
 
 use crate::alias::{Alias, Dealer};
-use crate::attached::Attached;
-use crate::machine::Snapshot;
+use crate::attached::{self, Attached, Target};
+use crate::machine::{self, Snapshot};
 use crate::record::VersionRecord;
+use crate::registry::Unresolved;
 use martlet_environment::Deployment;
-use martlet_model::{FunctionArn, FunctionVersion, Version};
+use martlet_identity::Policy;
+use martlet_model::{FunctionArn, FunctionVersion, Qualifier, Version};
 use martlet_store::Revision;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ pub struct Function {
     pub(crate) deployments: BTreeMap<Version, Arc<Deployment>>,
     /// Who deals the calls of each alias; the same for as long as the alias exists.
     dealers: BTreeMap<String, Arc<Dealer>>,
+    /// The policies, ready to be asked.
+    policies: BTreeMap<Target, Arc<Policy>>,
 }
 
 impl Function {
@@ -47,7 +51,10 @@ impl Function {
             (name.clone(), same.cloned().unwrap_or_default())
         };
         let dealers = snapshot.record.aliases.keys().map(dealer).collect();
-        Self { snapshot, stored, deployments, dealers }
+        let policies = snapshot.record.attached.policies.iter();
+        let policies =
+            policies.map(|(target, kept)| (target.clone(), Arc::new(read(&snapshot, kept)))).collect();
+        Self { snapshot, stored, deployments, dealers, policies }
     }
 
     /// Its identity.
@@ -88,6 +95,43 @@ impl Function {
         &self.snapshot.record.attached
     }
 
+    /// What runs a call of it: see [`crate::Functions::resolve`].
+    ///
+    /// # Errors
+    /// There is nothing to run.
+    pub fn resolve(&self, qualifier: Option<&Qualifier>) -> Result<Arc<Deployment>, Unresolved> {
+        let not_found = || Unresolved::of(self.arn(), qualifier);
+        let version = match qualifier {
+            None | Some(Qualifier::Latest) => Version::Latest,
+            Some(Qualifier::Version(number)) => Version::Published(*number),
+            Some(Qualifier::Alias(name)) => self.deal(name).ok_or_else(not_found)?,
+        };
+        if let Some(deployment) = self.deployments.get(&version) {
+            return Ok(Arc::clone(deployment));
+        }
+        match &self.version(version).ok_or_else(not_found)?.state {
+            crate::State::Failed(_) => Err(Unresolved::NotActive("Failed")),
+            // Active without a deployment: its folder is being made again.
+            crate::State::Pending | crate::State::Active => Err(Unresolved::NotActive("Pending")),
+        }
+    }
+
+    /// The policy for calls by this qualifier; that of the function counts for none of its versions and aliases.
+    #[must_use]
+    pub fn policy(&self, qualifier: Option<&Qualifier>) -> Option<&Policy> {
+        if self.policies.is_empty() {
+            return None;
+        }
+        self.policies.get(&Target::of(qualifier)).map(AsRef::as_ref)
+    }
+
+    /// The id for preconditions of the function (which is that of `$LATEST`), a version or an alias; `None` when there is none
+    /// such.
+    #[must_use]
+    pub fn revision_id(&self, qualifier: Option<&Qualifier>) -> Option<&str> {
+        machine::revision_of(&self.snapshot, &Target::of(qualifier))
+    }
+
     /// The version that one call of the alias runs; by turns where it has two. `None` when there is no such alias.
     #[must_use]
     pub fn deal(&self, alias: &str) -> Option<Version> {
@@ -99,4 +143,13 @@ impl Function {
     pub fn tags(&self) -> &BTreeMap<String, String> {
         &self.snapshot.record.tags
     }
+}
+
+/// A policy was understood before it was kept; one that is not any more lets nobody in.
+fn read(snapshot: &Snapshot, kept: &attached::Policy) -> Policy {
+    Policy::of(&kept.statements).unwrap_or_else(|error| {
+        let function = &snapshot.record.latest.version.function;
+        tracing::error!(%function, %error, "a resource policy cannot be read; it denies everything");
+        Policy::denying()
+    })
 }

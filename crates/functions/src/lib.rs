@@ -15,6 +15,7 @@ mod keep;
 mod machine;
 pub mod package;
 mod packages;
+mod policy;
 mod record;
 mod registry;
 mod stored;

@@ -4,7 +4,7 @@
 //! then shows. Ids and times come in as a [`Stamp`].
 
 use crate::alias::{Alias, AliasSettings};
-use crate::attached::{Attached, Target};
+use crate::attached::{Attached, Policy, Target};
 use crate::record::{FunctionRecord, Published, Reason, SCHEMA, State, Update, VersionRecord};
 use martlet_model::{
     Code, Configuration, FunctionArn, FunctionVersion, Qualifier, RequestId, Timestamp, Version, limits,
@@ -80,6 +80,18 @@ pub enum Refused {
     /// There is one of this name already.
     #[error("the alias {0} exists already")]
     AliasExists(String),
+    /// An alias means one version twice.
+    #[error("version {0} is already included in the alias")]
+    SameVersionTwice(u64),
+    /// An alias with two versions cannot have `$LATEST`.
+    #[error("$LATEST is not supported for an alias with two versions")]
+    LatestWithCanary,
+    /// The two versions of an alias have different roles.
+    #[error("versions {0} and {1} have different execution roles")]
+    OtherRole(u64, u64),
+    /// More aliases than a function may have.
+    #[error("the function would have more than {limit} aliases", limit = limits::ALIASES)]
+    TooManyAliases,
     /// More tags than a function may have.
     #[error("the function would have more than {limit} tags", limit = limits::TAGS)]
     TooManyTags,
@@ -352,6 +364,9 @@ pub(crate) fn create_alias(
     if now.record.aliases.contains_key(name) {
         return Err(Refused::AliasExists(name.to_owned()));
     }
+    if now.record.aliases.len() >= limits::ALIASES {
+        return Err(Refused::TooManyAliases);
+    }
     put_alias(now, name, settings, stamp)
 }
 
@@ -387,16 +402,60 @@ pub(crate) fn remove_alias(now: &Snapshot, name: &str) -> Change {
 fn put_alias(now: &Snapshot, name: &str, settings: AliasSettings, stamp: &Stamp) -> Result<Change, Refused> {
     let AliasSettings { version, canary, description } = settings;
     let alias = Alias { version, canary, description, revision_id: stamp.id(Version::Latest) };
-    for version in alias.versions() {
-        if let Version::Published(number) = version
-            && !now.versions.contains_key(&number)
-        {
-            return Err(Refused::NoSuchVersion(number));
+    let published = |number| now.versions.get(&number).ok_or(Refused::NoSuchVersion(number));
+    let main = match version {
+        Version::Latest => None,
+        Version::Published(number) => Some((number, published(number)?)),
+    };
+    if let Some(canary) = canary {
+        let Some((number, main)) = main else { return Err(Refused::LatestWithCanary) };
+        if number == canary.version {
+            return Err(Refused::SameVersionTwice(number));
+        }
+        let role = |version: &VersionRecord| version.version.configuration.role.clone();
+        if role(published(canary.version)?) != role(main) {
+            return Err(Refused::OtherRole(number, canary.version));
         }
     }
     let mut record = now.record.clone();
     record.aliases.insert(name.to_owned(), alias);
     Ok(Change { record, put: BTreeMap::new(), removed: None })
+}
+
+/// The id for preconditions of what `target` names; `None` when there is no such version or alias.
+pub(crate) fn revision_of<'s>(now: &'s Snapshot, target: &Target) -> Option<&'s str> {
+    Some(match target.qualifier() {
+        None | Some(Qualifier::Latest) => &now.record.latest.revision_id,
+        Some(Qualifier::Version(number)) => &now.versions.get(&number)?.revision_id,
+        Some(Qualifier::Alias(name)) => &now.record.aliases.get(&name)?.revision_id,
+    })
+}
+
+/// Gives what `target` names another policy, or none, and with it another revision id: nothing that runs has changed.
+pub(crate) fn put_policy(
+    now: &Snapshot,
+    target: &Target,
+    policy: Option<Policy>,
+    stamp: &Stamp,
+) -> Result<Change, Refused> {
+    let mut change = Change { record: now.record.clone(), put: BTreeMap::new(), removed: None };
+    let id = stamp.id(Version::Latest);
+    match target.qualifier() {
+        None | Some(Qualifier::Latest) => change.record.latest.revision_id = id,
+        Some(Qualifier::Version(number)) => {
+            let version = now.versions.get(&number).ok_or(Refused::NoSuchVersion(number))?;
+            change.put.insert(number, VersionRecord { revision_id: id, ..VersionRecord::clone(version) });
+        }
+        Some(Qualifier::Alias(name)) => match change.record.aliases.get_mut(&name) {
+            Some(alias) => alias.revision_id = id,
+            None => return Err(Refused::NoSuchAlias(name)),
+        },
+    }
+    match policy {
+        Some(policy) => drop(change.record.attached.policies.insert(target.clone(), policy)),
+        None => drop(change.record.attached.policies.remove(target)),
+    }
+    Ok(change)
 }
 
 pub(crate) fn tag(now: &Snapshot, tags: BTreeMap<String, String>) -> Result<Change, Refused> {

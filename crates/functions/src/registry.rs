@@ -49,6 +49,16 @@ pub enum Unresolved {
     NotActive(&'static str),
 }
 
+impl Unresolved {
+    /// There is no such function, or it has no such qualifier.
+    pub(crate) fn of(function: &FunctionArn, qualifier: Option<&Qualifier>) -> Self {
+        Self::NotFound(match qualifier {
+            Some(qualifier) => function.qualified(qualifier),
+            None => function.to_string(),
+        })
+    }
+}
+
 /// Why a change did not happen. None of them leaves anything behind that shows.
 #[derive(Debug, thiserror::Error)]
 pub enum FunctionsError {
@@ -178,26 +188,8 @@ impl Functions {
         function: &FunctionArn,
         qualifier: Option<&Qualifier>,
     ) -> Result<Arc<Deployment>, Unresolved> {
-        let not_found = || {
-            Unresolved::NotFound(match qualifier {
-                Some(qualifier) => function.qualified(qualifier),
-                None => function.to_string(),
-            })
-        };
-        let found = self.inner.shown.get(function).ok_or_else(not_found)?;
-        let version = match qualifier {
-            None | Some(Qualifier::Latest) => Version::Latest,
-            Some(Qualifier::Version(number)) => Version::Published(*number),
-            Some(Qualifier::Alias(name)) => found.deal(name).ok_or_else(not_found)?,
-        };
-        if let Some(deployment) = found.deployments.get(&version) {
-            return Ok(Arc::clone(deployment));
-        }
-        match &found.version(version).ok_or_else(not_found)?.state {
-            crate::State::Failed(_) => Err(Unresolved::NotActive("Failed")),
-            // Active without a deployment: its folder is being made again.
-            crate::State::Pending | crate::State::Active => Err(Unresolved::NotActive("Pending")),
-        }
+        let found = self.inner.shown.get(function).ok_or_else(|| Unresolved::of(function, qualifier))?;
+        found.resolve(qualifier)
     }
 
     /// One function.
@@ -570,7 +562,7 @@ impl Functions {
     }
 
     /// Writes a change as one batch, and shows it.
-    async fn commit(
+    pub(crate) async fn commit(
         &self,
         arn: &FunctionArn,
         now: Option<&Function>,
@@ -633,7 +625,7 @@ impl Functions {
         Some(deployment)
     }
 
-    fn find(&self, arn: &FunctionArn) -> Result<Arc<Function>, FunctionsError> {
+    pub(crate) fn find(&self, arn: &FunctionArn) -> Result<Arc<Function>, FunctionsError> {
         self.inner.shown.get(arn).ok_or_else(|| FunctionsError::NotFound(arn.clone()))
     }
 
@@ -656,7 +648,7 @@ impl Functions {
         self.inner.locks[(hasher.finish() % LOCKS as u64) as usize].lock().await
     }
 
-    async fn detached<T, F>(&self, job: impl FnOnce(Self) -> F) -> Result<T, FunctionsError>
+    pub(crate) async fn detached<T, F>(&self, job: impl FnOnce(Self) -> F) -> Result<T, FunctionsError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, FunctionsError>> + Send + 'static,
@@ -680,7 +672,7 @@ fn failed(arn: &FunctionArn, error: &(dyn std::error::Error + 'static)) -> Outco
     Outcome::Failed(Reason { code: code.to_owned(), text: error.to_string() })
 }
 
-fn stamp() -> Result<Stamp, FunctionsError> {
+pub(crate) fn stamp() -> Result<Stamp, FunctionsError> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).map_err(FunctionsError::Randomness)?;
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -44,6 +44,10 @@ pub const OPEN_FILES: u64 = 1_024;
 pub const PROCESSES: u64 = 1_024;
 /// Code storage of an account, in bytes (75 GB).
 pub const CODE_STORAGE_BYTES: u64 = 75 * 1024 * 1024 * 1024;
+/// Most aliases of one function; ours, so that a function's record stays of a size that is written often.
+pub const ALIASES: usize = 1_000;
+/// Largest resource policy, in bytes of JSON (20 KB).
+pub const POLICY_BYTES: usize = 20 * 1024;
 /// Most tags on one function.
 pub const TAGS: usize = 50;
 

@@ -22,7 +22,7 @@ pub(super) async fn delete_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input)
             return Err(invalid("$LATEST version cannot be deleted without deleting the function."));
         }
         Some(Qualifier::Version(number)) => lambda.functions.delete_version(&named.function, *number).await,
-        Some(Qualifier::Alias(_)) => return Err(function_not_found(named.arn())),
+        Some(Qualifier::Alias(_)) => return Err(invalid("Deletion of aliases is not currently supported.")),
     };
     match deleted {
         Ok(()) => Ok(Output::payload(Bytes::new()).status(NO_CONTENT)),

@@ -24,7 +24,7 @@ pub(super) fn function_not_found(arn: impl std::fmt::Display) -> ApiError {
     ApiError::new("ResourceNotFoundException", format!("Function not found: {arn}"))
 }
 
-fn conflict(text: impl Into<String>) -> ApiError {
+pub(super) fn conflict(text: impl Into<String>) -> ApiError {
     ApiError::new("ResourceConflictException", text)
 }
 
@@ -59,8 +59,24 @@ pub(super) fn refused(error: FunctionsError) -> ApiError {
             Refused::TooManyTags => invalid("Number of tags exceeds resource tag limit."),
             // Their callers know more and answer these themselves.
             Refused::CodeDigest(_) | Refused::NoSuchVersion(_) => invalid(refused.to_string()),
-            Refused::Referenced(..) | Refused::AliasExists(_) => conflict(refused.to_string()),
+            Refused::AliasExists(_) => conflict(refused.to_string()),
             Refused::NoSuchAlias(_) => ApiError::new("ResourceNotFoundException", refused.to_string()),
+            Refused::Referenced(_, aliases) => conflict(format!(
+                "Unable to delete version because the following aliases reference it: [{}]",
+                aliases.join(", ")
+            )),
+            Refused::SameVersionTwice(number) => invalid(format!(
+                "Invalid function version {number}. Function version {number} is already included in routing \
+                 configuration."
+            )),
+            Refused::LatestWithCanary => {
+                invalid("$LATEST is not supported for an alias pointing to more than 1 version")
+            }
+            Refused::OtherRole(one, other) => invalid(format!(
+                "Versions {one} and {other} have different execution roles; an alias with two versions needs the same \
+                 role for both"
+            )),
+            Refused::TooManyAliases => ApiError::new("AliasLimitExceededException", refused.to_string()),
         },
         FunctionsError::CodeStorage => {
             ApiError::new("CodeStorageExceededException", "Code storage limit exceeded.")

@@ -53,7 +53,8 @@ pub(super) async fn get_function_configuration(
 /// With how its environments start, which whoever asks for one function wants to see.
 fn configuration<'r>(lambda: &Lambda, named: &Named, record: &'r VersionRecord) -> FunctionConfiguration<'r> {
     let configuration = FunctionConfiguration::new(lambda, record, named.qualifier.as_ref());
-    match lambda.functions.resolve(&named.function, named.qualifier.as_ref()) {
+    // By its version: resolving an alias would count as a call of it.
+    match lambda.functions.resolve(&named.function, Some(&record.version.version.qualifier())) {
         Ok(deployment) => configuration.starting((lambda.starts.shown)(&deployment)),
         // What cannot be invoked yet starts nothing.
         Err(_) => configuration,
@@ -71,7 +72,9 @@ fn version<'f>(function: &'f Function, named: &Named) -> Result<&'f VersionRecor
     let found = match named.qualifier {
         None | Some(Qualifier::Latest) => Some(function.latest()),
         Some(Qualifier::Version(number)) => function.version(Version::Published(number)),
-        Some(Qualifier::Alias(_)) => None,
+        Some(Qualifier::Alias(ref name)) => {
+            function.aliases().get(name).and_then(|alias| function.version(alias.version))
+        }
     };
     found.ok_or_else(|| function_not_found(named.arn()))
 }

@@ -1,8 +1,8 @@
 //! Invoke.
 
-use super::Lambda;
-use super::errors::{internal, unresolved};
+use super::errors::{function_not_found, internal, unresolved};
 use super::named::Named;
+use super::{Lambda, access};
 use crate::heavy;
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output, well_formed};
@@ -21,9 +21,16 @@ const LONGEST_TRACE: usize = 512;
 
 pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let name = input.text("FunctionName").unwrap_or_default();
-    let named = Named::read(&ctx, "InvokeFunction", name, input.text("Qualifier"))?;
-    let deployment =
-        lambda.functions.resolve(&named.function, named.qualifier.as_ref()).map_err(unresolved)?;
+    let named = Named::parse(&ctx, name, input.text("Qualifier"))?;
+    // One look at the picture for both, so that policy and version are of one moment.
+    let function = lambda.functions.get(&named.function);
+    named.permit(
+        &ctx,
+        "InvokeFunction",
+        access::verdict(&ctx, "lambda:InvokeFunction", &named, function.as_deref()),
+    )?;
+    let function = function.ok_or_else(|| function_not_found(named.arn()))?;
+    let deployment = function.resolve(named.qualifier.as_ref()).map_err(unresolved)?;
     // A payload left out is an empty object to the function.
     let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
     check(&payload).await?;

@@ -3,7 +3,9 @@
 //! What the service model says about members is checked before a handler runs; the handlers say the rest, in AWS's
 //! words where AWS has words for it.
 
+mod access;
 mod account;
+mod aliases;
 mod code;
 mod configuration;
 mod create;
@@ -16,7 +18,9 @@ mod list;
 mod named;
 mod packages;
 mod paging;
+mod permissions;
 mod request;
+mod resource_policies;
 mod starts;
 mod tags;
 #[cfg(test)]
@@ -25,6 +29,7 @@ mod update_code;
 mod update_configuration;
 mod versions;
 
+pub use access::{UrlCall, service_may_invoke, url_may_invoke};
 pub use invocations::{EngineInvocations, Invocations};
 pub use packages::{Downloads, PACKAGES_PREFIX};
 pub use starts::{StartShown, Starts, start_of};
@@ -61,7 +66,9 @@ impl Lambda {
     /// # Errors
     /// The table below does not fit the service model: a mistake in this file.
     pub fn service(self) -> Result<Service, ServiceError> {
-        Service::builder(models::LAMBDA, Arc::new(self))?
+        let lambda = Arc::new(self);
+        Service::builder(models::LAMBDA, Arc::clone(&lambda))?
+            .policies(lambda)
             .on(CREATE, create::create_function)?
             .on(GET, get::get_function)?
             .on(GET_CONFIGURATION, get::get_function_configuration)?
@@ -75,6 +82,17 @@ impl Lambda {
             .on(LIST_TAGS, tags::list_tags)?
             .on(PUBLISH, versions::publish_version)?
             .on(LIST_VERSIONS, versions::list_versions_by_function)?
+            .on(aliases::CREATE, aliases::create_alias)?
+            .on(aliases::GET, aliases::get_alias)?
+            .on(aliases::UPDATE, aliases::update_alias)?
+            .on(aliases::DELETE, aliases::delete_alias)?
+            .on(aliases::LIST, aliases::list_aliases)?
+            .on(permissions::ADD, permissions::add_permission)?
+            .on(permissions::REMOVE, permissions::remove_permission)?
+            .on(permissions::GET_POLICY, permissions::get_policy)?
+            .on(resource_policies::PUT, resource_policies::put_resource_policy)?
+            .on(resource_policies::GET, resource_policies::get_resource_policy)?
+            .on(resource_policies::DELETE, resource_policies::delete_resource_policy)?
             .on(INVOKE, invoke::invoke)
             .map(|builder| builder.build())
     }

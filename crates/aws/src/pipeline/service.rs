@@ -4,8 +4,9 @@ use super::applied::{Applied, UnknownMember};
 use super::randomness::Randomness;
 use crate::protocol::{ApiError, Binding, Input, Model, ModelError, Output, Router, Shaper};
 use http::HeaderMap;
-use martlet_identity::Principal;
+use martlet_identity::{Principal, Verdict};
 use martlet_model::{AccountId, Region, RequestId, Timestamp};
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -29,6 +30,8 @@ pub struct Ctx {
     pub peer: SocketAddr,
     /// Random bytes for ids.
     pub randomness: Arc<Randomness>,
+    /// What the resources of the service say of who may reach them.
+    pub policies: Policies,
     /// All headers of the request, for what is no member of any operation (`X-Amzn-Trace-Id`).
     pub headers: HeaderMap,
 }
@@ -50,6 +53,40 @@ impl Ctx {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// What the policies of a service's resources say of a request.
+pub trait ResourcePolicies: Send + Sync + 'static {
+    /// What the policy of `resource`, an ARN, says of `action` (`lambda:GetFunction`) by who sent the request. Silent where there is
+    /// no policy, and where there is no such resource.
+    fn judge(&self, ctx: &Ctx, action: &str, resource: &str) -> Verdict;
+}
+
+/// The policies of one service.
+#[derive(Clone)]
+pub struct Policies(Arc<dyn ResourcePolicies>);
+
+impl Policies {
+    /// See [`ResourcePolicies::judge`].
+    #[must_use]
+    pub fn judge(&self, ctx: &Ctx, action: &str, resource: &str) -> Verdict {
+        self.0.judge(ctx, action, resource)
+    }
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Policies")
+    }
+}
+
+/// A service whose resources have no policies.
+struct NoPolicies;
+
+impl ResourcePolicies for NoPolicies {
+    fn judge(&self, _ctx: &Ctx, _action: &str, _resource: &str) -> Verdict {
+        Verdict::Silent
     }
 }
 
@@ -124,6 +161,7 @@ pub struct Service {
     pub(super) model: Model,
     pub(super) router: Router,
     pub(super) slots: Vec<Slot>,
+    pub(super) policies: Policies,
     /// The code that answers a member outside of the model's limits.
     pub(super) validation_code: &'static str,
     /// The code that answers a member that is not applied.
@@ -169,6 +207,7 @@ impl Service {
             router: Router::new(&model),
             model,
             slots,
+            policies: Policies(Arc::new(NoPolicies)),
             validation_code: "ValidationException",
             unsupported_code: "InvalidParameterValueException",
         };
@@ -189,6 +228,13 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
     pub fn codes(mut self, validation: &'static str, unsupported: &'static str) -> Self {
         self.service.validation_code = validation;
         self.service.unsupported_code = unsupported;
+        self
+    }
+
+    /// What says who beyond their account may reach the service's resources, and who may not; handlers ask it by [`Ctx::policies`].
+    #[must_use]
+    pub fn policies(mut self, policies: Arc<dyn ResourcePolicies>) -> Self {
+        self.service.policies = Policies(policies);
         self
     }
 
