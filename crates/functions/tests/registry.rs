@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Fixture, arn, eventually, memory, names, new, settings, zip};
-use martlet_functions::{CodeUpdate, FunctionsError, Publish, Refused, State, Unresolved, Update};
+use martlet_functions::{AliasSettings, Canary, CodeUpdate, FunctionsError, Policy, Publish, Refused};
+use martlet_functions::{State, Unresolved, Update};
 use martlet_model::{Qualifier, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -434,4 +435,124 @@ async fn records_keep_their_form() {
         settings().configuration,
         fixture.functions.get(&arn("f")).unwrap().latest().version.configuration
     );
+}
+
+fn settings_of(version: u64, canary: Option<(u64, f64)>) -> AliasSettings {
+    AliasSettings {
+        version: Version::Published(version),
+        canary: canary.map(|(version, weight)| Canary { version, weight }),
+        description: String::new(),
+    }
+}
+
+/// A function with two published versions.
+async fn two_versions(fixture: &Fixture) {
+    fixture.functions.create(new("f", "one")).await.unwrap();
+    fixture.settled(&arn("f")).await;
+    for content in ["two", "three"] {
+        fixture.functions.publish(&arn("f"), Publish::default()).await.unwrap();
+        fixture.functions.update_code(&arn("f"), code(content)).await.unwrap();
+        fixture.settled(&arn("f")).await;
+    }
+}
+
+#[tokio::test]
+async fn aliases_and_policies_are_found_again_after_a_restart() {
+    let (store, folder) = (memory(), tempfile::tempdir().unwrap());
+    let live = Qualifier::Alias("live".to_owned());
+    let statement = serde_json::json!({
+        "Sid": "s", "Effect": "Allow", "Principal": "*", "Action": "lambda:InvokeFunction", "Resource": "*",
+    });
+    let before = {
+        let fixture = Fixture::open(&store, folder.path()).await;
+        two_versions(&fixture).await;
+        let weighted = settings_of(1, Some((2, 0.25)));
+        fixture.functions.create_alias(&arn("f"), "live".to_owned(), weighted).await.unwrap();
+        let policy = Policy { id: None, statements: vec![statement] };
+        let edit = move |now: &mut Option<Policy>| {
+            *now = Some(policy);
+            Ok::<(), ()>(())
+        };
+        let edited =
+            fixture.functions.edit_policy(&arn("f"), Some(&live), None, edit).await.unwrap().unwrap();
+        assert!(edited.policy(Some(&live)).is_some() && edited.policy(None).is_none());
+        let function = fixture.functions.get(&arn("f")).unwrap();
+        (function.aliases().clone(), function.attached().clone())
+    };
+    let fixture = Fixture::open(&store, folder.path()).await;
+    let function = fixture.functions.get(&arn("f")).unwrap();
+    assert_eq!((function.aliases().clone(), function.attached().clone()), before);
+    assert!(function.policy(Some(&live)).is_some());
+    let dealt: BTreeSet<Version> =
+        (0..8).map(|_| fixture.functions.resolve(&arn("f"), Some(&live)).unwrap().version.version).collect();
+    assert_eq!(dealt, BTreeSet::from([Version::Published(1), Version::Published(2)]));
+}
+
+#[tokio::test]
+async fn what_an_alias_resolves_to_is_never_between_two_moves() {
+    let (store, folder) = (memory(), tempfile::tempdir().unwrap());
+    let fixture = Fixture::open(&store, folder.path()).await;
+    two_versions(&fixture).await;
+    let functions = fixture.functions.clone();
+    functions.create_alias(&arn("f"), "live".to_owned(), settings_of(1, None)).await.unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let caller = std::thread::spawn({
+        let (functions, stop) = (functions.clone(), std::sync::Arc::clone(&stop));
+        move || {
+            let live = Qualifier::Alias("live".to_owned());
+            let mut calls = 0_u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let version = functions.resolve(&arn("f"), Some(&live)).unwrap().version.version;
+                assert!(matches!(version, Version::Published(1 | 2)), "{version}");
+                calls += 1;
+            }
+            calls
+        }
+    });
+    let live = Qualifier::Alias("live".to_owned());
+    for round in 0..50 {
+        let version = 1 + round % 2;
+        let edit = move |settings: &mut AliasSettings| settings.version = Version::Published(version);
+        functions.update_alias(&arn("f"), "live".to_owned(), None, edit).await.unwrap();
+        // Whoever calls after the answer gets what was asked for.
+        let now = functions.resolve(&arn("f"), Some(&live)).unwrap().version.version;
+        assert_eq!(now, Version::Published(version));
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(caller.join().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_policy_changes_the_revision_and_nothing_that_runs() {
+    let (store, folder) = (memory(), tempfile::tempdir().unwrap());
+    let fixture = Fixture::open(&store, folder.path()).await;
+    two_versions(&fixture).await;
+    let functions = &fixture.functions;
+    functions.create_alias(&arn("f"), "live".to_owned(), settings_of(1, None)).await.unwrap();
+    let (first, live) = (Qualifier::Version(1), Qualifier::Alias("live".to_owned()));
+    for qualifier in [None, Some(&first), Some(&live)] {
+        let before = functions.get(&arn("f")).unwrap();
+        let revision = before.revision_id(qualifier).unwrap().to_owned();
+        let edit = |now: &mut Option<Policy>| {
+            *now = Some(Policy::default());
+            Ok::<(), ()>(())
+        };
+        let stale = functions.edit_policy(&arn("f"), qualifier, Some("other".to_owned()), edit).await;
+        assert!(matches!(stale, Err(FunctionsError::Refused(Refused::Revision))));
+        let running = functions.resolve(&arn("f"), qualifier).unwrap();
+        let after =
+            functions.edit_policy(&arn("f"), qualifier, Some(revision.clone()), edit).await.unwrap().unwrap();
+        assert_ne!(after.revision_id(qualifier).unwrap(), revision);
+        assert!(std::sync::Arc::ptr_eq(&running, &functions.resolve(&arn("f"), qualifier).unwrap()));
+        let refused = functions.edit_policy(&arn("f"), qualifier, None, |_| Err("no")).await.unwrap();
+        assert_eq!(refused.unwrap_err(), "no");
+    }
+    let nowhere =
+        functions.edit_policy(&arn("f"), Some(&Qualifier::Version(9)), None, |_| Ok::<(), ()>(())).await;
+    assert!(matches!(nowhere, Err(FunctionsError::Refused(Refused::NoSuchVersion(9)))));
+    // What is attached to a version or an alias goes with it.
+    functions.delete_alias(&arn("f"), "live".to_owned()).await.unwrap();
+    functions.delete_version(&arn("f"), 1).await.unwrap();
+    let left = functions.get(&arn("f")).unwrap();
+    assert_eq!(left.attached().policies.len(), 1);
 }

@@ -1,6 +1,8 @@
 //! The operations through the whole pipeline, with functions in memory and somebody who plays the engine.
 
+mod aliases;
 mod harness;
+mod permissions;
 
 use super::*;
 use base64::Engine as _;

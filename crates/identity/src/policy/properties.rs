@@ -9,7 +9,7 @@ const FUNCTION: &str = "arn:aws:lambda:us-east-1:000000000000:function:f";
 const INVOKE: &str = "lambda:InvokeFunction";
 
 /// A request that a test bends.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct World {
     account: AccountId,
     arn: String,

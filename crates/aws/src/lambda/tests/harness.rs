@@ -13,7 +13,7 @@ use martlet_functions::Observer;
 use martlet_functions::package::Writer;
 use martlet_gateway::{Door as _, Head};
 use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode};
-use martlet_model::{AccountId, FunctionArn, Invocation, Timestamp};
+use martlet_model::{AccountId, FunctionArn, FunctionRef, Invocation, Region, Timestamp};
 use martlet_store::Memory;
 use serde_json::{Value, json};
 use std::future::Future;
@@ -88,6 +88,7 @@ impl Internal for Packages {
 pub(super) struct Server {
     pipeline: Pipeline,
     pub(super) player: Arc<Player>,
+    pub(super) functions: Functions,
     _folder: tempfile::TempDir,
 }
 
@@ -121,7 +122,7 @@ impl Server {
         let keyring = Keyring::new().with(&links, account.clone(), "links");
         let downloads = Arc::new(Downloads::new(functions.clone(), links));
         let lambda = Lambda {
-            functions,
+            functions: functions.clone(),
             runtimes: Runtimes::default(),
             invocations: player.clone(),
             downloads: downloads.clone(),
@@ -134,7 +135,7 @@ impl Server {
             Arc::new(Packages(downloads)),
             Arc::new(|| Timestamp(1_800_000_000_000)),
         );
-        Self { pipeline, player, _folder: folder }
+        Self { pipeline, player, functions, _folder: folder }
     }
 
     pub(super) async fn send(
@@ -146,12 +147,10 @@ impl Server {
     ) -> Answer {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
         request = request.header("host", "localhost:4566").header("x-amz-date", "20270115T080000Z");
-        if !path.contains("X-Amz-Signature") {
-            request = request.header(
-                "authorization",
-                "AWS4-HMAC-SHA256 Credential=test/20270115/us-east-1/lambda/aws4_request, \
-                 SignedHeaders=host, Signature=0000000000000000000000000000000000000000000000000000000000000000",
-            );
+        let signed =
+            path.contains("X-Amz-Signature") || headers.iter().any(|(name, _)| *name == "authorization");
+        if !signed {
+            request = request.header("authorization", signature("test"));
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -173,6 +172,12 @@ impl Server {
     pub(super) async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
         let body = if body.is_null() { vec![] } else { serde_json::to_vec(&body).unwrap() };
         self.send(method, path, &[], &body).await
+    }
+
+    /// The same by somebody of another account.
+    pub(super) async fn call_as(&self, account: &str, method: &str, path: &str, body: Value) -> Answer {
+        let body = if body.is_null() { vec![] } else { serde_json::to_vec(&body).unwrap() };
+        self.send(method, path, &[("authorization", &signature(account))], &body).await
     }
 
     pub(super) async fn create(&self, name: &str, more: Value) -> Answer {
@@ -209,6 +214,23 @@ impl Server {
     pub(super) async fn invoke(&self, name: &str, headers: &[(&str, &str)], payload: &[u8]) -> Answer {
         self.send("POST", &format!("/2015-03-31/functions/{name}/invocations"), headers, payload).await
     }
+}
+
+pub(super) fn arn(name: &str) -> FunctionArn {
+    let FunctionRef { name, .. } = FunctionRef::parse(name).unwrap();
+    FunctionArn {
+        region: Region::new("us-east-1").unwrap(),
+        account: AccountId::new("000000000000").unwrap(),
+        name,
+    }
+}
+
+/// A signature that development mode believes: twelve digits as the key are an account.
+fn signature(key: &str) -> String {
+    format!(
+        "AWS4-HMAC-SHA256 Credential={key}/20270115/us-east-1/lambda/aws4_request, SignedHeaders=host, Signature={}",
+        "0".repeat(64)
+    )
 }
 
 pub(super) fn zip(content: &str) -> String {
