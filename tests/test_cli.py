@@ -160,6 +160,38 @@ def test_ls(server, pylab):
     assert "arn:aws:lambda" in martlet(server, "ls", "-v").out
 
 
+def test_deploy_to_an_alias_and_back(server, lam, removed, tmp_path, python):
+    removed.append("aliased")
+
+    def deploy(value):
+        (tmp_path / "app.py").write_text(f"def handler(event, context):\n    return {value!r}\n")
+        done = martlet(server, "deploy", str(tmp_path), "--name", "aliased", "--alias", "live")
+        assert done.code == 0 and done.out.strip().endswith(":function:aliased:live"), done
+
+    def called():
+        return json.loads(martlet(server, "invoke", "aliased:live").out)
+
+    deploy("one")
+    assert called() == "one"
+    deploy("two")
+    assert called() == "two"
+    listed = martlet(server, "alias", "aliased")
+    assert listed.code == 0 and [line.split() for line in listed.out.splitlines()[1:]] == [["live", "2"]]
+    back = martlet(server, "alias", "aliased", "live", "1")
+    assert back.code == 0 and called() == "one"
+    canary = martlet(server, "alias", "aliased", "live", "1", "--canary", "2=100")
+    assert "2 (100%)" in canary.out and called() == "two"
+    shown = json.loads(martlet(server, "alias", "aliased", "live", "--output", "json").out)
+    assert shown["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 1.0}}
+    wrong = martlet(server, "alias", "aliased", "live", "1", "--canary", "2")
+    assert wrong.code == 1 and "VERSION=PERCENT" in wrong.err
+    assert martlet(server, "alias", "aliased", "live", "7").code == 1
+    assert martlet(server, "alias", "aliased", "live", "--rm").code == 0
+    assert martlet(server, "alias", "aliased", "live").code == 1
+    assert "no aliases yet" in martlet(server, "alias", "aliased").err
+    assert json.loads(martlet(server, "alias", "aliased", "--output", "json").out) == []
+
+
 def test_rm(server, lam, python):
     for name in ("gone-1", "gone-2"):
         lab.create(lam, "def handler(e, c):\n    return 1\n", python, name=name)
@@ -228,7 +260,7 @@ def test_help_version_and_wrong_commands():
     done = martlet(None, "--help")
     assert done.code == 0 and all(word in done.out for word in ("up", "deploy", "invoke", "logs", "ls", "rm", "runtimes", "doctor"))
     assert "__launcher" not in done.out
-    for command in ("up", "deploy", "invoke", "logs", "ls", "rm", "runtimes", "doctor"):
+    for command in ("up", "deploy", "invoke", "logs", "alias", "ls", "rm", "runtimes", "doctor"):
         assert martlet(None, command, "--help").code == 0
     done = martlet(None, "deplyo")
     assert done.code == 2 and "deploy" in done.err

@@ -1,4 +1,4 @@
-//! A closed loop: each connection sends its next request when the last one was answered.
+//! A closed loop: each connection sends its next request when the last one was answered; or, with a rate, at times of its own.
 
 use crate::sign::{Credentials, invocation, read_credentials};
 use clap::Args;
@@ -36,6 +36,10 @@ pub(crate) struct Options {
     /// Connections
     #[arg(long, default_value_t = 1)]
     concurrency: usize,
+    /// Requests a second of all connections together, sent when they are due whatever became of the others; a latency then begins
+    /// when the request was due
+    #[arg(long)]
+    rate: Option<f64>,
     /// How long to measure
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -69,7 +73,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let start = Barrier::new(options.concurrency);
     let results: Vec<Result<Seen, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..options.concurrency)
-            .map(|_| scope.spawn(|| connection(options, &request, &start).map_err(|error| error.to_string())))
+            .map(|index| {
+                let (request, start) = (&request, &start);
+                scope.spawn(move || {
+                    connection(options, index, request, start).map_err(|error| error.to_string())
+                })
+            })
             .collect();
         threads
             .into_iter()
@@ -129,7 +138,12 @@ fn request(options: &Options) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(invocation(&credentials, &options.region, &host, function, &options.header, &payload))
 }
 
-fn connection(options: &Options, request: &[u8], start: &Barrier) -> Result<Seen, Box<dyn Error>> {
+fn connection(
+    options: &Options,
+    index: usize,
+    request: &[u8],
+    start: &Barrier,
+) -> Result<Seen, Box<dyn Error>> {
     let opened = TcpStream::connect(options.address).and_then(|stream| {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -145,8 +159,21 @@ fn connection(options: &Options, request: &[u8], start: &Barrier) -> Result<Seen
     let mut latencies = Vec::with_capacity(1 << 16);
     let mut others = 0;
     let expected = options.expect.as_ref().and_then(|header| header.split_once(':'));
+    // Each connection has its turns, and these lie evenly between those of the others.
+    let turn = options.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
+    let every = turn.map(|turn| turn * options.concurrency as u32);
+    let mut due = began + turn.unwrap_or_default() * index as u32;
     loop {
-        let sent = Instant::now();
+        let mut sent = Instant::now();
+        if let Some(every) = every {
+            if let Some(early) = due.checked_duration_since(sent) {
+                std::thread::sleep(early);
+                sent = Instant::now();
+            } else {
+                sent = due;
+            }
+            due += every;
+        }
         if sent >= end || options.count.is_some_and(|count| latencies.len() >= count) {
             return Ok(Seen { latencies, others });
         }

@@ -33,11 +33,13 @@ pub(crate) fn invocation(
 ) -> Vec<u8> {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let day = &time[..8];
-    let path = format!("/2015-03-31/functions/{function}/invocations");
+    // A qualifier's colon is encoded on its way, and what is encoded is encoded once more in what is signed.
+    let path = format!("/2015-03-31/functions/{}/invocations", function.replace(':', "%3A"));
+    let signed = path.replace('%', "%25");
     let hash = hex(&Sha256::digest(payload));
     let names = "host;x-amz-content-sha256;x-amz-date";
     let canonical = format!(
-        "POST\n{path}\n\nhost:{host}\nx-amz-content-sha256:{hash}\nx-amz-date:{time}\n\n{names}\n{hash}"
+        "POST\n{signed}\n\nhost:{host}\nx-amz-content-sha256:{hash}\nx-amz-date:{time}\n\n{names}\n{hash}"
     );
     let scope = format!("{day}/{region}/lambda/aws4_request");
     let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(&Sha256::digest(canonical)));

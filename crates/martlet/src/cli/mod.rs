@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Invoke(InvokeArgs),
     /// Print a function's logs
     Logs(LogsArgs),
+    /// Show a function's aliases, or move one to another version
+    Alias(AliasArgs),
     /// List functions
     Ls(LsArgs),
     /// Delete a function with all its versions
@@ -121,6 +123,7 @@ Examples:
   martlet deploy examples/hello-python
   martlet deploy build/api.zip --name api --memory 512 --timeout 10 --env STAGE=test
   martlet deploy service --runtime provided.al2023      an executable named bootstrap
+  martlet deploy api --alias live              publish it and move live to it
 
 Runtime and handler are guessed from the files: a function named handler or
 lambda_handler in lambda_function.py, app.py, index.mjs, ..., or an executable
@@ -149,6 +152,9 @@ pub(crate) struct DeployArgs {
     /// The ARN of the execution role
     #[arg(long, value_name = "ARN")]
     pub(crate) role: Option<String>,
+    /// Publish a version and move this alias to it, in one step for its callers
+    #[arg(long, value_name = "ALIAS")]
+    pub(crate) alias: Option<String>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }
@@ -175,7 +181,7 @@ pub(crate) struct InvokeArgs {
     /// Print the end of the invocation's log to stderr
     #[arg(long)]
     pub(crate) tail: bool,
-    /// The version to run
+    /// The version or alias to run
     #[arg(long)]
     pub(crate) qualifier: Option<String>,
     #[command(flatten)]
@@ -201,6 +207,33 @@ pub(crate) struct LogsArgs {
     /// Only the records of this invocation
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  martlet alias api                            list its aliases
+  martlet alias api live 3                     all calls go to version 3, from now on
+  martlet alias api live 3 --canary 4=10       10 % of them to version 4
+  martlet alias api live --rm
+
+An alias moves in one step: no call is lost, and none runs what it meant before
+once the command has answered. Rolling back is moving it to the version before.")]
+pub(crate) struct AliasArgs {
+    /// The function's name
+    pub(crate) function: String,
+    /// The alias
+    pub(crate) alias: Option<String>,
+    /// The version that it is to mean; the alias is made if it is not there
+    pub(crate) version: Option<String>,
+    /// Another version, and its share of the calls
+    #[arg(long, value_name = "VERSION=PERCENT", requires = "version")]
+    pub(crate) canary: Option<String>,
+    /// Delete the alias
+    #[arg(long, requires = "alias", conflicts_with = "version")]
+    pub(crate) rm: bool,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

@@ -1,6 +1,6 @@
 //! `martlet deploy PATH`
 
-use super::{print_json, text};
+use super::{alias, print_json, text};
 use crate::cli::{DeployArgs, Output};
 use crate::client::{Client, ClientError, Server, segment};
 use crate::deploy::guess::{self, GuessError, Language};
@@ -90,7 +90,12 @@ pub(super) async fn run(
         None => create(arguments, &name, &package, &server, client).await?,
         Some(existing) => update(arguments, &name, &path, &package, &server, &existing, client).await?,
     }
-    let configuration = wait(&name, &path, client).await?;
+    let mut configuration = wait(&name, &path, client).await?;
+    let mut called = name.clone();
+    if let Some(alias) = &arguments.alias {
+        configuration = publish(&name, &path, alias, client).await?;
+        called = format!("{name}:{alias}");
+    }
 
     match output {
         Output::Json => print_json(&configuration),
@@ -98,7 +103,7 @@ pub(super) async fn run(
             terminal::print_line(text(&configuration, "FunctionArn"));
             let program = terminal::program();
             terminal::try_next(&[
-                format!("{program} invoke {name} --payload '{{}}' --tail"),
+                format!("{program} invoke {called} --payload '{{}}' --tail"),
                 format!("{program} logs {name}"),
             ]);
         }
@@ -167,6 +172,17 @@ async fn update(
         client.lambda("UpdateFunctionConfiguration", Method::PUT, &path, Some(&Value::from(input))).await?;
     }
     Ok(())
+}
+
+/// Publishes what was deployed, moves the alias to it, and returns what the alias means then.
+async fn publish(name: &str, path: &str, alias: &str, client: &mut Client) -> Result<Value, DeployError> {
+    let versions = format!("{path}/versions");
+    let published = client.lambda("PublishVersion", Method::POST, &versions, Some(&json!({}))).await?;
+    let version = text(&published, "Version");
+    terminal::progress(format_args!("Moving {alias} to version {version}."));
+    alias::point(name, alias, version, None, client).await?;
+    let path = format!("{path}/configuration?Qualifier={}", segment(alias));
+    Ok(client.lambda("GetFunctionConfiguration", Method::GET, &path, None).await?)
 }
 
 /// What was asked for, and for the rest what the files suggest.

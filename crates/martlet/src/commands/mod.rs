@@ -1,5 +1,6 @@
 //! The commands that talk to a server, one file each, and what they share.
 
+mod alias;
 mod completions;
 mod deploy;
 mod doctor;
@@ -28,6 +29,8 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
+    Alias(#[from] alias::AliasError),
+    #[error(transparent)]
     Deploy(#[from] deploy::DeployError),
     #[error(transparent)]
     Invoke(#[from] invoke::InvokeError),
@@ -51,6 +54,7 @@ impl CommandError {
         match self {
             Self::Up(error) => error.hint(),
             Self::Client(error) => error.hint(),
+            Self::Alias(error) => error.hint(),
             Self::Deploy(error) => error.hint(),
             Self::Invoke(error) => error.hint(),
             Self::Logs(error) => error.hint(),
@@ -75,6 +79,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         }),
         Command::Logs(arguments) => with_client(&arguments.server, async |client| {
             logs::run(&arguments, output, client).await.map_err(Into::into)
+        }),
+        Command::Alias(arguments) => with_client(&arguments.server, async |client| {
+            alias::run(&arguments, output, client).await.map_err(Into::into)
         }),
         Command::Ls(arguments) => with_client(&arguments.server, async |client| {
             list::run(&arguments, output, client).await.map_err(Into::into)
