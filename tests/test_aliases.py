@@ -10,7 +10,6 @@ from harness.waiting import until
 from harness.zips import make_zip
 
 ANSWER = "def handler(event, context):\n    return [{value!r}, context.function_version, context.invoked_function_arn]\n"
-# A thousand calls in CI, the whole ten thousand of the promise take half a minute more.
 CALLS = 10_000
 CALLERS = 8
 
@@ -258,6 +257,46 @@ def test_deploys_under_load_drop_nothing(server, lam, function):
             load.reach(150)
     check_moves(load, moves)
     assert {version for _, _, version, _ in load.seen} >= {version for _, _, version in moves[1:]}
+
+
+def test_updates_of_latest_under_load_drop_nothing(server, lam, function):
+    """Whoever calls $LATEST gets the old code or the new one, and after the update only the new one."""
+    lam.create_alias(FunctionName=function.name, Name="live", FunctionVersion="$LATEST")
+    with Load(server, function.name) as load:
+        for number in range(4):
+            lab.change(lam, "update_function_code", FunctionName=function.name,
+                       ZipFile=make_zip({"lambda_function.py": source(f"update-{number}")}))
+            updated = time.monotonic()
+            load.reach(150)
+            after = {body for began, _, _, body in load.seen if began > updated}
+            assert all(f"update-{number}".encode() in body for body in after), after
+    assert not load.failed, load.failed[:5]
+
+
+def test_the_life_of_revision_ids(lam, deploy, python):
+    """Which change shows on what, as recorded of Lambda: versions and aliases have revisions of their own."""
+    function = deploy(source("one"), python)
+    name = function.name
+
+    def latest(**qualifier):
+        return lam.get_function(FunctionName=name, **qualifier)["Configuration"]["RevisionId"]
+
+    active = latest()
+    published = lam.publish_version(FunctionName=name, RevisionId=active)
+    assert published["RevisionId"] != active
+    assert latest(Qualifier="1") == published["RevisionId"], "that it becomes active shows on nothing"
+    after = latest()
+    assert after != active, "publishing shows on $LATEST"
+    alias = lam.create_alias(FunctionName=name, Name="live", FunctionVersion="1")["RevisionId"]
+    assert alias != published["RevisionId"]
+    assert (latest(), latest(Qualifier="1")) == (after, published["RevisionId"]), "an alias shows on neither"
+    assert lam.update_alias(FunctionName=name, Name="live", Description="x", RevisionId=alias)["RevisionId"] != alias
+    assert (latest(), latest(Qualifier="1")) == (after, published["RevisionId"])
+    lam.add_permission(FunctionName=name, StatementId="s3", Action="lambda:InvokeFunction", Principal="s3.amazonaws.com", RevisionId=after)
+    permitted = latest()
+    assert lam.get_policy(FunctionName=name)["RevisionId"] == permitted != after
+    lam.remove_permission(FunctionName=name, StatementId="s3", RevisionId=permitted)
+    assert latest() != permitted
 
 
 def test_aliases_survive_a_kill(new_server, runtimes):

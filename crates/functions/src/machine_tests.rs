@@ -1,4 +1,5 @@
 use super::*;
+use crate::alias::Canary;
 use martlet_model::{AccountId, FunctionName, Region, RuntimeName};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -113,6 +114,17 @@ enum Step {
     Publish,
     Settle(bool),
     RemoveVersion(u64),
+    Alias(u8, u64, Option<u64>),
+    RemoveAlias(u8),
+    Policy(Target),
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![
+        Just(Target::of(None)),
+        (1u64..6).prop_map(|number| Target::of(Some(&Qualifier::Version(number)))),
+        (0u8..3).prop_map(|name| Target::of(Some(&Qualifier::Alias(format!("alias-{name}"))))),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -122,6 +134,10 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Publish),
         any::<bool>().prop_map(Step::Settle),
         (1u64..6).prop_map(Step::RemoveVersion),
+        (0u8..3, 0u64..6, proptest::option::of(1u64..6))
+            .prop_map(|(name, main, canary)| Step::Alias(name, main, canary)),
+        (0u8..3).prop_map(Step::RemoveAlias),
+        target().prop_map(Step::Policy),
     ]
 }
 
@@ -153,6 +169,23 @@ proptest! {
                     settle(&now, &digest, &outcome, &stamp)
                 }
                 Step::RemoveVersion(number) => remove_version(&now, number).ok(),
+                Step::Alias(name, main, canary) => {
+                    let version = if main == 0 { Version::Latest } else { Version::Published(main) };
+                    let canary = canary.map(|version| Canary { version, weight: 0.5 });
+                    let settings = AliasSettings { version, canary, description: String::new() };
+                    let name = format!("alias-{name}");
+                    match create_alias(&now, &name, settings.clone(), &stamp) {
+                        Err(Refused::AliasExists(_)) => update_alias(&now, &name, |alias| *alias = settings, None, &stamp).ok(),
+                        other => other.ok(),
+                    }
+                }
+                Step::RemoveAlias(name) => Some(remove_alias(&now, &format!("alias-{name}"))),
+                Step::Policy(target) => {
+                    let known = revision_of(&now, &target).is_some();
+                    let change = put_policy(&now, &target, Some(Policy::default()), &stamp);
+                    prop_assert_eq!(known, change.is_ok());
+                    change.ok()
+                }
             };
             let Some(change) = change else { continue };
             let next = Snapshot::after(Some(&now), change);
@@ -168,6 +201,21 @@ proptest! {
                     }
                     None => prop_assert!(numbers.insert(*number), "number {} is used again", number),
                 }
+            }
+            // An alias means versions that are there, each once, and never $LATEST beside another.
+            for alias in next.record.aliases.values() {
+                let meant: Vec<Version> = alias.versions().collect();
+                let there = |version: &Version| match version {
+                    Version::Latest => meant.len() == 1,
+                    Version::Published(number) => next.versions.contains_key(number),
+                };
+                prop_assert!(meant.iter().all(there) && (meant.len() == 1 || meant[0] != meant[1]), "{:?}", alias);
+            }
+            // What is attached is attached to something, whose revision id tells of every change of its policy.
+            for target in next.record.attached.policies.keys() {
+                prop_assert!(revision_of(&next, target).is_some(), "{:?}", target);
+                let changed = now.record.attached.policies.get(target) != next.record.attached.policies.get(target);
+                prop_assert!(!changed || revision_of(&now, target) != revision_of(&next, target));
             }
             // Whatever shows on $LATEST shows as another revision id.
             let (before, after) = (&now.record.latest, &next.record.latest);

@@ -103,6 +103,10 @@ fn principals_are_who_they_say() {
     assert!(service.allowed(allow(json!({"Service": "s3.amazonaws.com"}))));
     assert!(!service.allowed(allow(json!({"Service": "sns.amazonaws.com"}))));
     assert!(!service.allowed(allow(json!({"AWS": "111111111111"}))));
+    for name in ["alexa-appkit.amazon.com", "logs.eu-west-3.amazonaws.com", "s3.amazonaws.com.cn"] {
+        let service = World { service: Some(name), ..World::default() };
+        assert!(service.allowed(allow(json!({"Service": name}))));
+    }
     let anybody = World { anybody: true, ..World::default() };
     assert!(anybody.allowed(allow(json!("*"))) && !anybody.allowed(allow(json!({"AWS": "111111111111"}))));
     for nobody in [
@@ -112,6 +116,8 @@ fn principals_are_who_they_say() {
         json!({"AWS": "1111"}),
         json!({"AWS": "arn:aws:iam::111111111111:group/g"}),
         json!({"Service": "s3"}),
+        json!({"Service": "s3.example.com"}),
+        json!({"Service": ".amazonaws.com"}),
         json!({"Federated": "cognito-identity.amazonaws.com"}),
         json!({"CanonicalUser": "0"}),
         json!(7),

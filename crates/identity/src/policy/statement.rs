@@ -196,10 +196,12 @@ fn name_of(id: Option<&str>, at: usize) -> String {
     }
 }
 
-/// The form of a service's name: a domain.
+/// The form of a service's name: a label or more below one of AWS's domains.
 fn is_service(text: &str) -> bool {
-    text.contains('.')
-        && text.split('.').all(|label| {
-            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    [".amazonaws.com", ".amazonaws.com.cn", ".amazon.com"]
+        .iter()
+        .any(|domain| text.strip_suffix(domain).is_some_and(|labels| labels.split('.').all(label)))
 }
