@@ -1,16 +1,10 @@
 //! When to lease, run, acknowledge, release and extend: the dispatcher's decisions, as a machine that takes what
 //! happened and the time, and returns what to do. It does no I/O and has no clock.
 
-use crate::Outcome;
 use martlet_model::Timestamp;
 use martlet_store::Lease;
 use std::collections::HashMap;
-use std::time::Duration;
 
-/// The first wait of an event that found no capacity.
-const FIRST_WAIT_MILLIS: u64 = 1_000;
-/// The longest wait.
-const LONGEST_WAIT_MILLIS: u64 = 5 * 60 * 1_000;
 /// How long a lease lasts without being extended. It is extended at half time for as long as its event runs, so it
 /// only bounds how long an event waits when its holder is gone and the store does not know it.
 pub(crate) const LEASE_MILLIS: u64 = 5 * 60 * 1_000;
@@ -26,10 +20,10 @@ pub(crate) enum Input {
     Leased { leases: Vec<Lease>, next_visible: Option<Timestamp> },
     /// A lease request failed.
     LeaseFailed,
-    /// An event ran, or did not.
-    Finished { lease: Lease, outcome: Outcome },
+    /// The turn of an event is over.
+    Finished(Settlement),
     /// A settlement is durable.
-    Settled,
+    Settled(Settlement),
     /// A settlement failed.
     SettleFailed(Settlement),
     /// Time has passed.
@@ -57,15 +51,22 @@ pub(crate) enum Settlement {
     /// The event is done.
     Done(Lease),
     /// The event waits until then.
-    Later(Lease, Timestamp),
+    Later {
+        /// Its lease.
+        lease: Lease,
+        /// When its next turn is.
+        at: Timestamp,
+        /// How many of its turns so far were no attempts.
+        note: u32,
+    },
 }
 
-/// How long an event waits that found no capacity on its attempt number `attempt`.
-pub(crate) fn wait_millis(attempt: u32, retry_after: Option<Duration>) -> u64 {
-    let doublings = attempt.saturating_sub(1).min(20);
-    let wait = FIRST_WAIT_MILLIS << doublings;
-    let asked = retry_after.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    wait.max(asked).min(LONGEST_WAIT_MILLIS)
+impl Settlement {
+    /// The lease that ends.
+    pub(crate) fn lease(self) -> Lease {
+        let (Self::Done(lease) | Self::Later { lease, .. }) = self;
+        lease
+    }
 }
 
 pub(crate) struct Machine {
@@ -115,11 +116,17 @@ impl Machine {
                 self.leasing = false;
                 self.look_at = Some(now.plus_millis(STORE_REST_MILLIS));
             }
-            Input::Finished { lease, outcome } => {
-                self.running.remove(&lease);
-                actions.push(self.settle(end_of(lease, outcome, now)));
+            Input::Finished(settlement) => {
+                self.running.remove(&settlement.lease());
+                actions.push(self.settle(settlement));
             }
-            Input::Settled => self.settling -= 1,
+            Input::Settled(settlement) => {
+                self.settling -= 1;
+                // Only now: a request that was answered before knows nothing of the event's delay.
+                if let Settlement::Later { at, .. } = settlement {
+                    self.look_at = self.look_at.into_iter().chain([at]).min();
+                }
+            }
             Input::SettleFailed(settlement) => {
                 self.settling -= 1;
                 self.unsettled.push((now.plus_millis(STORE_REST_MILLIS), settlement));
@@ -165,9 +172,6 @@ impl Machine {
     }
 
     fn settle(&mut self, settlement: Settlement) -> Action {
-        if let Settlement::Later(_, at) = settlement {
-            self.look_at = self.look_at.into_iter().chain([at]).min();
-        }
         self.settling += 1;
         Action::Settle(settlement)
     }
@@ -191,16 +195,6 @@ impl Machine {
             leases.sort_unstable();
             actions.push(Action::Extend { leases, until });
         }
-    }
-}
-
-fn end_of(lease: Lease, outcome: Outcome, now: Timestamp) -> Settlement {
-    let later =
-        |retry_after| Settlement::Later(lease, now.plus_millis(wait_millis(lease.attempt, retry_after)));
-    match outcome {
-        Outcome::Completed | Outcome::FunctionGone => Settlement::Done(lease),
-        Outcome::Throttled { retry_after } => later(retry_after),
-        Outcome::Unavailable => later(None),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The machine in a simulated world: a clock that jumps, a log that is exact, runs that end as the test says.
 
 use super::*;
-use crate::Outcome;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -15,16 +14,6 @@ fn lease(position: u64, attempt: u32) -> Lease {
 
 fn leased(positions: std::ops::Range<u64>) -> Input {
     Input::Leased { leases: positions.map(|position| lease(position, 1)).collect(), next_visible: None }
-}
-
-#[test]
-fn waits_double_up_to_five_minutes() {
-    let waits: Vec<u64> = (1..=11).map(|attempt| wait_millis(attempt, None) / 1_000).collect();
-    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-    assert_eq!(wait_millis(u32::MAX, None), 300_000);
-    assert_eq!(wait_millis(1, Some(Duration::from_secs(7))), 7_000);
-    assert_eq!(wait_millis(4, Some(Duration::from_secs(7))), 8_000);
-    assert_eq!(wait_millis(1, Some(Duration::from_secs(u64::MAX))), 300_000);
 }
 
 #[test]
@@ -48,23 +37,23 @@ fn it_leases_no_more_than_it_can_run() {
     let full = Input::Leased { leases: vec![lease(1, 1), lease(2, 1)], next_visible: Some(at(0)) };
     assert_eq!(machine.handle(full, at(1)), [Action::Run(lease(1, 1)), Action::Run(lease(2, 1))]);
     assert_eq!(machine.handle(Input::Appended, at(2)), []);
-    let actions = machine.handle(Input::Finished { lease: lease(1, 1), outcome: Outcome::Completed }, at(3));
+    let actions = machine.handle(Input::Finished(Settlement::Done(lease(1, 1))), at(3));
     let until = at(3 + LEASE_MILLIS);
     assert_eq!(actions, [Action::Settle(Settlement::Done(lease(1, 1))), Action::Lease { max: 1, until }]);
 }
 
 #[test]
-fn what_found_no_capacity_is_released_and_looked_for_in_time() {
+fn what_waits_is_released_and_looked_for_in_time() {
     let mut machine = Machine::new(2);
     machine.handle(Input::Tick, at(0));
     let again = Input::Leased { leases: vec![lease(1, 3)], next_visible: None };
     machine.handle(again, at(0));
-    let throttled = Outcome::Throttled { retry_after: None };
-    let actions = machine.handle(Input::Finished { lease: lease(1, 3), outcome: throttled }, at(100));
-    assert_eq!(actions, [Action::Settle(Settlement::Later(lease(1, 3), at(4_100)))]);
+    let later = Settlement::Later { lease: lease(1, 3), at: at(4_100), note: 2 };
+    assert_eq!(machine.handle(Input::Finished(later), at(100)), [Action::Settle(later)]);
+    assert_eq!(machine.handle(Input::Settled(later), at(110)), []);
     assert_eq!(machine.wake_at(), Some(at(4_100)));
     assert_eq!(machine.handle(Input::Tick, at(4_099)), []);
-    assert_eq!(machine.handle(Input::Settled, at(4_100)).len(), 1);
+    assert_eq!(machine.handle(Input::Tick, at(4_100)).len(), 1);
 }
 
 #[test]
@@ -88,12 +77,12 @@ fn a_failing_store_is_left_alone_for_a_second() {
     assert_eq!(machine.wake_at(), Some(at(1_010)));
     machine.handle(Input::Tick, at(1_010));
     machine.handle(leased(1..2), at(1_010));
-    machine.handle(Input::Finished { lease: lease(1, 1), outcome: Outcome::Completed }, at(1_020));
+    machine.handle(Input::Finished(Settlement::Done(lease(1, 1))), at(1_020));
     let done = Settlement::Done(lease(1, 1));
     assert_eq!(machine.handle(Input::SettleFailed(done), at(1_030)), []);
     assert!(!machine.is_idle());
     assert_eq!(machine.handle(Input::Tick, at(2_030)), [Action::Settle(done)]);
-    machine.handle(Input::Settled, at(2_040));
+    machine.handle(Input::Settled(done), at(2_040));
     assert!(machine.is_idle());
 }
 
@@ -105,9 +94,9 @@ fn draining_begins_nothing_new_and_ends_what_runs() {
     assert_eq!(machine.handle(Input::Drain, at(1)), []);
     assert_eq!(machine.handle(Input::Appended, at(1)), []);
     assert!(!machine.is_idle());
-    machine.handle(Input::Finished { lease: lease(1, 1), outcome: Outcome::Completed }, at(2));
+    machine.handle(Input::Finished(Settlement::Done(lease(1, 1))), at(2));
     assert!(!machine.is_idle());
-    machine.handle(Input::Settled, at(3));
+    machine.handle(Input::Settled(Settlement::Done(lease(1, 1))), at(3));
     assert!(machine.is_idle());
     assert_eq!(machine.wake_at(), None);
 }
@@ -158,26 +147,24 @@ impl World {
                 Input::Leased { leases, next_visible: next.map(at) }
             }
             Action::Run(lease) => {
-                let outcome = match luck % 5 {
-                    0 => Outcome::Throttled { retry_after: Some(Duration::from_millis(luck % 9_000)) },
-                    1 => Outcome::Unavailable,
-                    _ => Outcome::Completed,
-                };
-                if outcome == Outcome::Completed {
-                    self.completed.push(lease.position);
-                }
-                Input::Finished { lease, outcome }
+                Input::Finished(match luck % 5 {
+                    0 | 1 => Settlement::Later { lease, at: at(self.now + luck % 9_000), note: 1 },
+                    _ => {
+                        self.completed.push(lease.position);
+                        Settlement::Done(lease)
+                    }
+                })
             }
             Action::Settle(settlement) if luck.is_multiple_of(6) => Input::SettleFailed(settlement),
             Action::Settle(Settlement::Done(lease)) => {
                 self.log.remove(&lease.position);
-                Input::Settled
+                Input::Settled(Settlement::Done(lease))
             }
-            Action::Settle(Settlement::Later(lease, visible_at)) => {
+            Action::Settle(later @ Settlement::Later { lease, at: visible_at, .. }) => {
                 if let Some(entry) = self.log.get_mut(&lease.position) {
                     entry.hidden_until = visible_at.0;
                 }
-                Input::Settled
+                Input::Settled(later)
             }
             Action::Extend { leases, until } => {
                 for lease in leases {

@@ -79,6 +79,9 @@ pub struct Configuration {
     pub environment: BTreeMap<String, String>,
     /// Where and how it logs.
     pub logging: Logging,
+    /// Where events that were given up go, an ARN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<String>,
 }
 
 impl Configuration {
@@ -96,6 +99,7 @@ impl Configuration {
             architecture: "x86_64".to_owned(),
             environment: BTreeMap::new(),
             logging: Logging::default(),
+            dead_letter: None,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod arn;
 pub mod function;
 pub mod invocation;
 pub mod limits;
+pub mod lineage;
 pub mod runtime;
 pub mod time;
 

@@ -33,7 +33,7 @@ pub use blobs::{Blobs, Digest, DigestError};
 pub use embedded::open_embedded;
 pub use error::StoreError;
 pub use kv::{Change, Entry, Expect, KeyValue, MAX_BATCH, Revision, Watch, WatchEvent, Write};
-pub use log::{Lease, Leased, Log, Position, Record, TopicState};
+pub use log::{Lease, Leased, Log, Position, Record, Release, TopicState};
 #[cfg(any(test, feature = "memory"))]
 pub use memory::Memory;
 

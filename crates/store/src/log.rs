@@ -32,8 +32,21 @@ pub struct Lease {
 pub struct Leased {
     /// To be given to `acknowledge`, `extend` or `release`.
     pub lease: Lease,
+    /// What the last release noted, 0 before one did.
+    pub note: u32,
     /// What was appended.
     pub payload: Bytes,
+}
+
+/// The end of a lease whose work is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The lease.
+    pub lease: Lease,
+    /// Until when the record is hidden; `Timestamp(0)`: visible at once.
+    pub visible_at: Timestamp,
+    /// A number for whoever leases the record next, durable with the delay. What it counts is the holders' affair.
+    pub note: u32,
 }
 
 /// What a topic holds at one moment.
@@ -60,7 +73,7 @@ pub struct TopicState {
 /// late but before anybody else may still acknowledge. The clock is the caller's: providers compare the times they
 /// are given and read none.
 ///
-/// **Opening again.** Records, positions, attempt counts and delays set by `release` survive. A provider whose lease
+/// **Opening again.** Records, positions, attempt counts, and delays and notes set by `release` survive. A provider whose lease
 /// holders die with the process (both in this crate) ends all leases when it is opened: the records are visible at
 /// once, and the old leases are no longer current. One whose holders live elsewhere leaves leases to run out.
 ///
@@ -92,9 +105,9 @@ pub trait Log: Send + Sync {
     /// longer current; somebody else has or had those records.
     fn acknowledge(&self, topic: &str, leases: &[Lease]) -> Answer<Vec<Lease>>;
 
-    /// Ends leases that are current and hides their records until `visible_at` (`Timestamp(0)`: visible at once).
-    /// The attempt stays counted, the delay is durable. Answers the leases that were no longer current.
-    fn release(&self, topic: &str, leases: &[Lease], visible_at: Timestamp) -> Answer<Vec<Lease>>;
+    /// Ends leases that are current, hides each of their records until a time of its own, and notes a number for the next
+    /// holder. The attempt stays counted; delay and note are durable. Answers the leases that were no longer current.
+    fn release(&self, topic: &str, releases: &[Release]) -> Answer<Vec<Lease>>;
 
     /// Removes every record before position `before`, leased or not. A position past the end removes all and leaves
     /// the next position as it was.

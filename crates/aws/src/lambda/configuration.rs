@@ -44,7 +44,15 @@ pub(super) struct FunctionConfiguration<'a> {
     snap_start: SnapStart,
     logging_config: LoggingConfig<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter_config: Option<DeadLetterConfig<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     martlet: Option<StartShown>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DeadLetterConfig<'a> {
+    target_arn: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -148,6 +156,7 @@ impl<'a> FunctionConfiguration<'a> {
             ephemeral_storage: EphemeralStorage { size: configuration.ephemeral_mb },
             snap_start: SnapStart { apply_on: "None", optimization_status: "Off" },
             logging_config: LoggingConfig::new(&configuration.logging, version),
+            dead_letter_config: configuration.dead_letter.as_deref().map(|target_arn| DeadLetterConfig { target_arn }),
             martlet: None,
         }
     }

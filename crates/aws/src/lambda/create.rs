@@ -1,6 +1,6 @@
 //! CreateFunction.
 
-use super::Lambda;
+use super::{Lambda, event_invoke};
 use super::code::images_are_not_built;
 use super::configuration::FunctionConfiguration;
 use super::errors::{invalid, refused};
@@ -20,6 +20,7 @@ pub(super) async fn create_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input)
     if request.package_type.as_deref() == Some("Image") {
         return Err(images_are_not_built());
     }
+    event_invoke::check_dead_letter(&lambda, &ctx, request.dead_letter_config.as_ref())?;
     let architecture = FunctionRequest::architecture(request.architectures.as_deref())?;
     let edit = request.check(&lambda.runtimes, None)?;
     let settings = edit.into_settings(architecture)?;

@@ -1,23 +1,27 @@
-//! Invoke.
+//! Invoke, and InvokeAsync, its predecessor.
 
 use super::errors::{function_not_found, internal, unresolved};
 use super::named::Named;
 use super::{Lambda, access};
 use crate::heavy;
-use crate::pipeline::Ctx;
+use crate::pipeline::{Ctx, Operation};
 use crate::protocol::{ApiError, Input, Output, well_formed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use martlet_engine::{Ran, Rejected};
 use martlet_events::Event;
-use martlet_model::{Invocation, Timestamp, Trigger, limits};
+use martlet_model::{FunctionArn, Invocation, Timestamp, Trigger, limits, lineage};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 const TRACE_HEADER: &str = "x-amzn-trace-id";
-/// Longest trace header that is passed on; a proper one has about a hundred characters.
-const LONGEST_TRACE: usize = 512;
+/// Largest event that InvokeAsync takes, in bytes (256 KB).
+const INVOKE_ASYNC_BYTES: usize = 256 * 1024;
+
+pub(super) const INVOKE_ASYNC: Operation =
+    Operation::new("InvokeAsync", "lambda:InvokeAsync", &["FunctionName", "InvokeArgs"])
+        .body_limit(INVOKE_ASYNC_BYTES);
 
 pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let name = input.text("FunctionName").unwrap_or_default();
@@ -60,7 +64,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         invoked_arn: named.arn(),
         payload,
         client_context: input.text("ClientContext").map(client_context).transpose()?,
-        trace_id: trace_id(&ctx),
+        trace_id: stepped(&lambda, &named.function, &trace_id(&ctx))?,
         accepted: ctx.received,
         trigger: Trigger::Request,
         attempt: 1,
@@ -76,6 +80,43 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         output = output.header("LogResult", STANDARD.encode(&completed.log_tail));
     }
     Ok(lambda.starts.tell(output, start))
+}
+
+pub(super) async fn invoke_async(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
+    let name = input.text("FunctionName").unwrap_or_default();
+    let named = Named::read(&ctx, "InvokeAsync", name, None)?;
+    let deployment =
+        lambda.functions.resolve(&named.function, named.qualifier.as_ref()).map_err(unresolved)?;
+    let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
+    check(&payload).await?;
+    let event = Event {
+        request_id: ctx.request_id.clone(),
+        function: named.function,
+        qualifier: named.qualifier.map(|qualifier| qualifier.to_string()),
+        version: deployment.version.version,
+        payload,
+        trace_id: trace_id(&ctx),
+        accepted: ctx.received,
+    };
+    lambda.invocations.accept(event).await.map_err(|error| internal(&error))?;
+    Ok(Output::empty())
+}
+
+/// The trace that the function sees: one step further in its lineage.
+fn stepped(lambda: &Lambda, function: &FunctionArn, trace: &str) -> Result<String, ApiError> {
+    let (trace, judged) = lineage::step(trace, function);
+    let allowed = || lambda.functions.get(function).is_some_and(|found| found.attached().recursion_allowed);
+    if judged.is_err() && !allowed() {
+        return Err(ApiError::new(
+            "RecursiveInvocationException",
+            format!(
+                "Lambda has detected your function being invoked in a recursive loop with other Lambda functions or AWS \
+                 resources, {} times in the same chain of requests, and has stopped it",
+                lineage::MOST_RUNS
+            ),
+        ));
+    }
+    Ok(trace)
 }
 
 async fn check(payload: &Bytes) -> Result<(), ApiError> {
@@ -109,7 +150,7 @@ fn client_context(encoded: &str) -> Result<String, ApiError> {
 /// The trace that the caller is part of, or the beginning of a new one that nobody samples.
 fn trace_id(ctx: &Ctx) -> String {
     let given = ctx.header(TRACE_HEADER).filter(|header| {
-        header.len() <= LONGEST_TRACE && header.contains("Root=") && !header.bytes().any(|byte| byte < b' ')
+        header.len() <= lineage::LONGEST_TRACE && header.contains("Root=") && !header.bytes().any(|byte| byte < b' ')
     });
     given.map_or_else(|| new_trace(ctx.received, ctx.randomness.take()), str::to_owned)
 }

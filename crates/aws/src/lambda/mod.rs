@@ -11,6 +11,7 @@ mod configuration;
 mod create;
 mod delete;
 mod errors;
+mod event_invoke;
 mod get;
 mod invocations;
 mod invoke;
@@ -19,6 +20,7 @@ mod named;
 mod packages;
 mod paging;
 mod permissions;
+mod recursion;
 mod request;
 mod resource_policies;
 mod starts;
@@ -93,6 +95,14 @@ impl Lambda {
             .on(resource_policies::PUT, resource_policies::put_resource_policy)?
             .on(resource_policies::GET, resource_policies::get_resource_policy)?
             .on(resource_policies::DELETE, resource_policies::delete_resource_policy)?
+            .on(event_invoke::PUT, event_invoke::put)?
+            .on(event_invoke::UPDATE, event_invoke::update)?
+            .on(event_invoke::GET, event_invoke::get)?
+            .on(event_invoke::DELETE, event_invoke::delete)?
+            .on(event_invoke::LIST, event_invoke::list)?
+            .on(recursion::PUT, recursion::put)?
+            .on(recursion::GET, recursion::get)?
+            .on(invoke::INVOKE_ASYNC, invoke::invoke_async)?
             .on(INVOKE, invoke::invoke)
             .map(|builder| builder.build())
     }
@@ -124,6 +134,7 @@ const CREATE: Operation = Operation::new(
         "Architectures",
         "EphemeralStorage",
         "LoggingConfig",
+        "DeadLetterConfig",
     ],
 )
 .harmless(OFF)
@@ -170,6 +181,7 @@ const UPDATE_CONFIGURATION: Operation = Operation::new(
         "RevisionId",
         "EphemeralStorage",
         "LoggingConfig",
+        "DeadLetterConfig",
     ],
 )
 .harmless(OFF);

@@ -30,6 +30,14 @@ pub(super) struct FunctionRequest {
     environment: Option<Environment>,
     ephemeral_storage: Option<EphemeralStorage>,
     logging_config: Option<LoggingConfig>,
+    pub(super) dead_letter_config: Option<DeadLetterConfig>,
+}
+
+/// Where events that were given up go; an empty ARN is nowhere.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct DeadLetterConfig {
+    pub(super) target_arn: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,6 +73,7 @@ pub(super) struct Edit {
     ephemeral_mb: Option<u32>,
     environment: Option<BTreeMap<String, String>>,
     logging: Option<LoggingConfig>,
+    dead_letter: Option<Option<String>>,
 }
 
 const MANDATORY: &str =
@@ -107,6 +116,7 @@ impl FunctionRequest {
             ephemeral_mb: at_most(ephemeral, "ephemeralStorage.size", limits::MAX_EPHEMERAL_MB)?,
             environment: environment.map(|environment| environment.variables.unwrap_or_default()),
             logging: self.logging_config.take(),
+            dead_letter: self.dead_letter_config.take().map(DeadLetterConfig::target),
         })
     }
 
@@ -161,9 +171,17 @@ impl Edit {
         set(&mut configuration.ephemeral_mb, self.ephemeral_mb);
         settings.environment_given |= self.environment.is_some();
         set(&mut configuration.environment, self.environment);
+        set(&mut configuration.dead_letter, self.dead_letter);
         if let Some(asked) = self.logging {
             asked.apply(&mut configuration.logging);
         }
+    }
+}
+
+impl DeadLetterConfig {
+    /// The target, if there is to be one.
+    pub(super) fn target(self) -> Option<String> {
+        self.target_arn.filter(|arn| !arn.is_empty())
     }
 }
 

@@ -1,6 +1,6 @@
 //! UpdateFunctionConfiguration.
 
-use super::Lambda;
+use super::{Lambda, event_invoke};
 use super::configuration::FunctionConfiguration;
 use super::errors::{function_not_found, refused};
 use super::named::Named;
@@ -17,6 +17,7 @@ pub(super) async fn update_function_configuration(
     let mut request: FunctionRequest = input.parse()?;
     let function = Named::unqualified(&ctx, "UpdateFunctionConfiguration", &request.function_name)?;
     let found = lambda.functions.get(&function).ok_or_else(|| function_not_found(&function))?;
+    event_invoke::check_dead_letter(&lambda, &ctx, request.dead_letter_config.as_ref())?;
     let edit = request.check(&lambda.runtimes, Some(&found.latest().version.configuration))?;
     let updated = lambda
         .functions

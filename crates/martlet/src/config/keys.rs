@@ -187,6 +187,13 @@ pub(crate) const KEYS: &[Key] = &[
         "Invocations that may run at once; one more is throttled",
     ),
     key(
+        "async_retry_seconds",
+        Kind::Number { min: 0, max: 3600 },
+        Fixed("60"),
+        "SECONDS",
+        "How long an asynchronous event waits after its function has failed, twice as long after the second time; Lambda's is 60, less is for tests",
+    ),
+    key(
         "drain_seconds",
         Kind::Number { min: 0, max: 900 },
         Fixed("30"),

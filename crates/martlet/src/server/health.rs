@@ -1,14 +1,37 @@
-//! What the server serves of its own: `/_martlet/health`.
+//! What the server serves of its own: `/_martlet/health` and `/_martlet/events`.
 
 use crate::config::Config;
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use martlet_environment::Runtimes;
+use martlet_events::AsyncInvocations;
+use martlet_model::AccountId;
 use martlet_sandbox::InForce;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The path of the health document.
 pub(super) const PATH: &str = "/_martlet/health";
+
+/// The path of what is known of asynchronous invocations.
+pub(super) const EVENTS: &str = "/_martlet/events";
+
+/// What is known of the account's asynchronous invocations: counts of each function since the start, by CloudWatch's names, and how
+/// many events of all accounts wait or run.
+pub(super) async fn events(events: &AsyncInvocations, account: &AccountId) -> Response<Bytes> {
+    let backlog = match events.backlog().await {
+        Ok(backlog) => backlog,
+        Err(error) => {
+            tracing::error!(%error, "the number of accepted events cannot be read");
+            return answer(StatusCode::INTERNAL_SERVER_ERROR, json!({ "message": error.to_string() }).to_string().into());
+        }
+    };
+    let metrics = events.metrics().into_iter().filter(|(function, _)| function.account == *account);
+    let functions: BTreeMap<String, _> =
+        metrics.map(|(function, metrics)| (function.to_string(), metrics)).collect();
+    let document = json!({ "Backlog": backlog, "Running": events.stats().running, "Functions": functions });
+    answer(StatusCode::OK, document.to_string().into())
+}
 
 /// The health document. It does not change while the server runs, so it is made once.
 pub(super) fn document(config: &Config, in_force: &InForce, runtimes: &Runtimes) -> Bytes {

@@ -1,9 +1,10 @@
-//! How an accepted event reaches the engine.
+//! How an accepted event reaches the engine, and where its owner has said how it is treated.
 
 use martlet_engine::{Engine, Host, Rejected};
-use martlet_events::{Attempt, Invoker, Outcome};
-use martlet_functions::{Functions, Unresolved};
+use martlet_events::{Answer, Attempt, Event, Invoker, Outcome, Treatment};
+use martlet_functions::{Functions, Target, Unresolved};
 use martlet_model::{Invocation, Trigger};
+use std::time::Duration;
 
 /// Runs accepted events on the engine, as the functions are at that time.
 pub(super) struct EngineInvoker<H: Host> {
@@ -12,6 +13,23 @@ pub(super) struct EngineInvoker<H: Host> {
 }
 
 impl<H: Host> Invoker for EngineInvoker<H> {
+    fn treatment(&self, event: &Event) -> Option<Treatment> {
+        let function = self.functions.get(&event.function)?;
+        let attached = function.attached();
+        let usual = Treatment::default();
+        let asked = attached.event_invoke.get(&Target::of(event.target().as_ref())).cloned().unwrap_or_default();
+        let version = function.version(event.version);
+        Some(Treatment {
+            retries: asked.retries.unwrap_or(usual.retries),
+            age: asked.age_seconds.map_or(usual.age, |seconds| Duration::from_secs(seconds.into())),
+            on_success: asked.on_success,
+            on_failure: asked.on_failure,
+            dead_letter: version.and_then(|record| record.version.configuration.dead_letter.clone()),
+            turned_off: attached.reserved_concurrency == Some(0),
+            recursion_allowed: attached.recursion_allowed,
+        })
+    }
+
     async fn invoke(&self, attempt: Attempt) -> Outcome {
         let event = attempt.event;
         let deployment = match self.functions.resolve(&event.function, Some(&event.version.qualifier())) {
@@ -34,10 +52,11 @@ impl<H: Host> Invoker for EngineInvoker<H> {
             attempt: attempt.number,
         };
         match self.engine.invoke(&deployment, invocation).await {
-            Ok(_) => Outcome::Completed,
-            Err(Rejected::Throttled { .. } | Rejected::Overloaded) => {
-                Outcome::Throttled { retry_after: None }
-            }
+            Ok(completed) => Outcome::Completed(Answer {
+                payload: completed.payload,
+                function_error: completed.function_error.map(|error| error.as_str().to_owned()),
+            }),
+            Err(Rejected::Throttled { .. } | Rejected::Overloaded) => Outcome::Throttled,
             Err(error) => {
                 tracing::warn!(function = %event.function, %error, "an accepted event could not be run now; it is tried again");
                 Outcome::Unavailable

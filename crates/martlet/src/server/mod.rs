@@ -3,6 +3,7 @@
 mod banner;
 mod credentials;
 mod data_dir;
+mod destinations;
 mod health;
 mod invoker;
 mod isolation;

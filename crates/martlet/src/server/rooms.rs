@@ -1,6 +1,7 @@
 //! All rooms, opened in the order in which they need each other: the only place that knows every one of them.
 
 use super::data_dir::PACKAGES;
+use super::destinations::ToFunctions;
 use super::health;
 use super::invoker::EngineInvoker;
 use crate::config::Config;
@@ -12,7 +13,7 @@ use martlet_aws::logs::Logs;
 use martlet_aws::pipeline::{Internal, Pipeline, ServiceError};
 use martlet_engine::{Engine, EngineOptions};
 use martlet_environment::{Deployment, Host, HostOptions, Runtimes, StartMode};
-use martlet_events::{AsyncInvocations, EventsOptions};
+use martlet_events::{AsyncInvocations, Destinations, EventsOptions};
 use martlet_functions::{Functions, Observer, OpenError};
 use martlet_gateway::{GatewayOptions, Head};
 use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode, RandomError};
@@ -84,7 +85,10 @@ impl Rooms {
             .map_err(RoomsError::Functions)?;
         functions.deployments().iter().for_each(|deployment| host.expect(deployment));
         let invoker = EngineInvoker { functions: functions.clone(), engine: engine.clone() };
-        let events = AsyncInvocations::start(store, Arc::new(invoker), events_options(config));
+        let events = AsyncInvocations::new(store);
+        let to_functions = ToFunctions { functions: functions.clone(), events: events.clone() };
+        let destinations = Destinations::default().with("lambda", Arc::new(to_functions));
+        events.dispatch(Arc::new(invoker), destinations, events_options(config));
 
         // Links to packages are signed by a key of their own, which nobody ever sees.
         let link_key = Credentials::generate()?;
@@ -103,7 +107,7 @@ impl Rooms {
         });
         let keyring = keyring.with(&link_key, config.account_id.clone(), "package-links");
         let mode = if config.dev { Mode::Dev(config.account_id.clone()) } else { Mode::Enforced };
-        let own = Arc::new(OwnRoutes { health, downloads });
+        let own = Arc::new(OwnRoutes { health, downloads, events: events.clone() });
         let pipeline =
             Arc::new(Pipeline::new(Authenticator::new(keyring, mode), services, own, system_clock()));
         Ok(Self { pipeline, engine, events, telemetry })
@@ -157,7 +161,11 @@ fn telemetry_options(config: &Config) -> TelemetryOptions {
 fn events_options(config: &Config) -> EventsOptions {
     let defaults = EventsOptions::with_clock(system_clock());
     // More than the account may run at once would only be throttled and wait for its next turn.
-    EventsOptions { concurrency: defaults.concurrency.min(config.account_concurrency as usize), ..defaults }
+    EventsOptions {
+        concurrency: defaults.concurrency.min(config.account_concurrency as usize),
+        retry: config.async_retry,
+        ..defaults
+    }
 }
 
 fn engine_options(config: &Config) -> EngineOptions {
@@ -223,6 +231,7 @@ impl Observer for Watch {
 struct OwnRoutes {
     health: Bytes,
     downloads: Arc<Downloads>,
+    events: AsyncInvocations,
 }
 
 impl Internal for OwnRoutes {
@@ -242,6 +251,9 @@ impl Internal for OwnRoutes {
                 return health::answer(StatusCode::OK, self.health.clone());
             }
             let package = match caller {
+                Some(caller) if path == health::EVENTS => {
+                    return health::events(&self.events, &caller.principal.account).await;
+                }
                 Some(caller) => self.downloads.answer(path, caller).await,
                 None => None,
             };

@@ -1,6 +1,6 @@
 //! Random histories of one topic, and a model that is too simple to be wrong.
 
-use crate::{Lease, Store};
+use crate::{Lease, Leased, Store};
 use bytes::Bytes;
 use martlet_model::Timestamp;
 use std::collections::BTreeMap;
@@ -64,6 +64,7 @@ struct Modelled {
     payload: String,
     attempt: u32,
     held: bool,
+    note: u32,
     visible: u64,
 }
 
@@ -79,7 +80,7 @@ impl Model {
         self.records.get_mut(&lease.position).filter(|record| record.held && record.attempt == lease.attempt)
     }
 
-    fn lease(&mut self, max: usize, until: u64, now: u64) -> Vec<(Lease, String)> {
+    fn lease(&mut self, max: usize, until: u64, now: u64) -> Vec<Leased> {
         let visible = self.records.iter_mut().filter(|(_, record)| record.visible <= now).take(max);
         visible
             .map(|(position, record)| {
@@ -87,7 +88,7 @@ impl Model {
                 record.held = true;
                 record.visible = until;
                 let lease = Lease { position: *position, attempt: record.attempt };
-                (lease, record.payload.clone())
+                Leased { lease, note: record.note, payload: record.payload.clone().into() }
             })
             .collect()
     }
@@ -112,15 +113,16 @@ pub async fn play(open: impl Fn() -> Store, steps: &[Step]) {
                 assert_eq!(store.log.append(TOPIC, &records).await.expect("append"), first, "{context}");
                 for position in (first..).take(*count) {
                     let payload = position.to_string();
-                    model.records.insert(position, Modelled { payload, attempt: 0, held: false, visible: 0 });
+                    model.records.insert(position, Modelled { payload, attempt: 0, held: false, note: 0, visible: 0 });
                     model.appended = position;
                 }
             }
             Step::Lease { max, millis } => {
-                let leased = super::lease(&store, TOPIC, *max, now + millis, now).await;
+                let until = Timestamp(now + millis);
+                let leased = store.log.lease(TOPIC, *max, until, Timestamp(now)).await.expect("lease");
                 assert_eq!(leased, model.lease(*max, now + millis, now), "{context}");
                 // The newest grants come first, so that small indices name leases that may be current.
-                granted.splice(0..0, leased.into_iter().map(|(lease, _)| lease));
+                granted.splice(0..0, leased.into_iter().map(|leased| leased.lease));
             }
             Step::Extend { lease, millis } => {
                 for lease in named(*lease) {
@@ -142,10 +144,11 @@ pub async fn play(open: impl Fn() -> Store, steps: &[Step]) {
             }
             Step::Release { lease, millis } => {
                 for lease in named(*lease) {
-                    let visible_at = Timestamp(now + millis);
-                    let lost = store.log.release(TOPIC, &[lease], visible_at).await.expect("release");
+                    let note = u32::try_from(now % 1_000).expect("three digits");
+                    let lost = super::release(&store, TOPIC, lease, now + millis, note).await;
                     let current = model.current(&lease).map(|record| {
                         record.held = false;
+                        record.note = note;
                         record.visible = now + millis;
                     });
                     assert_eq!(lost.is_empty(), current.is_some(), "{context}");

@@ -1,7 +1,7 @@
 //! The promises of the log contract.
 
-use super::{Disk, append, at, history, is_invalid, is_too_large, lease, read, text};
-use crate::{Lease, MAX_VALUE_BYTES, TopicState};
+use super::{Disk, append, at, history, is_invalid, is_too_large, lease, read, release, text};
+use crate::{Lease, MAX_VALUE_BYTES, Store, TopicState};
 use bytes::Bytes;
 
 #[allow(missing_docs, reason = "the names of the cases are the promises")]
@@ -99,7 +99,7 @@ mod cases {
         let (new, _) = lease(&store, "t", 1, 20, 10).await[0].clone();
         assert_eq!(store.log.acknowledge("t", &[old]).await.expect("acknowledge"), [old]);
         assert_eq!(store.log.extend("t", &[old], at(99)).await.expect("extend"), [old]);
-        assert_eq!(store.log.release("t", &[old], at(0)).await.expect("release"), [old]);
+        assert_eq!(release(&store, "t", old, 0, 0).await, [old]);
         let stranger = Lease { position: 7, attempt: 1 };
         assert_eq!(store.log.acknowledge("t", &[stranger, new]).await.expect("acknowledge"), [stranger]);
         assert_eq!(store.log.acknowledge("t", &[new]).await.expect("acknowledge"), [new]);
@@ -132,13 +132,32 @@ mod cases {
         let store = disk.open();
         append(&store, "t", &["a", "b"]).await;
         let (held, _) = lease(&store, "t", 1, 10, 0).await[0].clone();
-        assert!(store.log.release("t", &[held], at(500)).await.expect("release").is_empty());
+        assert!(release(&store, "t", held, 500, 0).await.is_empty());
         assert_eq!(store.log.acknowledge("t", &[held]).await.expect("acknowledge"), [held]);
         assert_eq!(payloads(&lease(&store, "t", 9, 600, 499).await), ["b"]);
         let again = lease(&store, "t", 9, 600, 500).await;
         assert_eq!((again[0].0.attempt, again[0].1.as_str()), (2, "a"));
-        store.log.release("t", &[again[0].0], at(0)).await.expect("release");
+        release(&store, "t", again[0].0, 0, 0).await;
         assert_eq!(payloads(&lease(&store, "t", 9, 600, 1).await), ["a"]);
+    }
+
+    pub async fn what_a_release_notes_is_told_to_the_next_holder(disk: &impl Disk) {
+        let store = disk.open();
+        append(&store, "t", &["a"]).await;
+        let leased = async |store: &Store, now| store.log.lease("t", 1, at(now + 10), at(now)).await.expect("lease")[0].clone();
+        let first = leased(&store, 0).await;
+        assert_eq!(first.note, 0);
+        release(&store, "t", first.lease, 10, 7).await;
+        let second = leased(&store, 10).await;
+        assert_eq!((second.note, second.lease.attempt), (7, 2));
+        // Neither an extension nor the end of a lease by its time takes the note away.
+        store.log.extend("t", &[second.lease], at(30)).await.expect("extend");
+        drop(store);
+        let store = disk.open();
+        let third = leased(&store, 40).await;
+        assert_eq!((third.note, third.lease.attempt), (7, 3));
+        assert_eq!(release(&store, "t", second.lease, 50, 9).await, [second.lease]);
+        assert_eq!(leased(&store, 50).await.note, 7);
     }
 
     pub async fn extended_leases_last_longer(disk: &impl Disk) {
@@ -172,7 +191,7 @@ mod cases {
         assert_eq!(state().await, TopicState { next: 3, records: 2, next_visible: Some(at(0)) });
         let held = lease(&store, "t", 2, 70, 0).await;
         assert_eq!(state().await.next_visible, Some(at(70)));
-        store.log.release("t", &[held[0].0], at(40)).await.expect("release");
+        release(&store, "t", held[0].0, 40, 0).await;
         assert_eq!(state().await.next_visible, Some(at(40)));
         let again = lease(&store, "t", 1, 90, 40).await;
         store.log.acknowledge("t", &[again[0].0, held[1].0]).await.expect("acknowledge");
@@ -195,7 +214,7 @@ mod cases {
         let store = disk.open();
         append(&store, "t", &["a", "b"]).await;
         let held = lease(&store, "t", 2, 10, 0).await;
-        store.log.release("t", &[held[0].0], at(500)).await.expect("release");
+        release(&store, "t", held[0].0, 500, 0).await;
         store.log.acknowledge("t", &[held[1].0]).await.expect("acknowledge");
         drop(store);
         let store = disk.open();

@@ -11,7 +11,7 @@ pub mod history;
 pub mod kv;
 pub mod log;
 
-use crate::{Lease, Store, StoreError};
+use crate::{Lease, Release, Store, StoreError};
 use bytes::Bytes;
 use martlet_model::Timestamp;
 
@@ -33,7 +33,8 @@ macro_rules! conformance_tests {
             log: positions_count_from_one_without_gaps, appends_of_many_callers_keep_their_own_order,
                 reads_begin_and_end_where_asked, topics_do_not_mix, a_lease_hides_until_its_time,
                 attempts_are_counted, only_the_current_lease_counts, a_late_holder_may_still_acknowledge,
-                acknowledged_records_are_gone, released_records_wait_for_their_time, extended_leases_last_longer,
+                acknowledged_records_are_gone, released_records_wait_for_their_time,
+                what_a_release_notes_is_told_to_the_next_holder, extended_leases_last_longer,
                 trimming_removes_the_front, the_state_tells_when_to_look_again, opening_again_ends_leases,
                 opening_again_keeps_delays_and_positions, wrong_arguments_are_refused, unknown_topics_are_empty,
                 random_histories_agree_with_the_model;
@@ -79,6 +80,12 @@ async fn append(store: &Store, topic: &str, records: &[&str]) -> u64 {
 async fn lease(store: &Store, topic: &str, max: usize, until: u64, now: u64) -> Vec<(Lease, String)> {
     let leased = store.log.lease(topic, max, at(until), at(now)).await.expect("lease");
     leased.into_iter().map(|leased| (leased.lease, lossy(&leased.payload))).collect()
+}
+
+/// Ends a lease of a record that is visible again from `visible_at` on; answers it when it was lost.
+async fn release(store: &Store, topic: &str, lease: Lease, visible_at: u64, note: u32) -> Vec<Lease> {
+    let release = Release { lease, visible_at: at(visible_at), note };
+    store.log.release(topic, &[release]).await.expect("release")
 }
 
 /// The payloads from `from` on.

@@ -2,7 +2,7 @@
 
 use super::Database;
 use super::committer::Writer;
-use crate::log::{Lease, Leased, Log, Position, Record, TopicState, check_append, check_topic};
+use crate::log::{Lease, Leased, Log, Position, Record, Release, TopicState, check_append, check_topic};
 use crate::{Answer, StoreError};
 use bytes::Bytes;
 use martlet_model::Timestamp;
@@ -97,11 +97,12 @@ fn lease(
     execute(connection, "make delayed records visible", sql, [topic.id, stored(now.0)])?;
 
     // Every record that was leased before stands below the cursor, and every fresh one at or above it.
-    let sql = "SELECT leases.position, attempt, payload FROM leases JOIN records USING (topic, position)
+    let sql = "SELECT leases.position, attempt, payload, note FROM leases JOIN records USING (topic, position)
                WHERE leases.topic = ?1 AND due = 0 ORDER BY leases.position LIMIT ?2";
     let again = rows(connection, "find visible records", sql, [topic.id, limit(max)], |row| {
         let attempt = row.get::<_, u32>(1)?.saturating_add(1);
-        Ok(Leased { lease: Lease { position: position(row, 0)?, attempt }, payload: payload(row, 2)? })
+        let lease = Lease { position: position(row, 0)?, attempt };
+        Ok(Leased { lease, note: row.get(3)?, payload: payload(row, 2)? })
     })?;
     for Leased { lease, .. } in &again {
         let sql = "UPDATE leases SET attempt = ?3, due = ?4, held = 1 WHERE topic = ?1 AND position = ?2";
@@ -113,7 +114,7 @@ fn lease(
                ORDER BY position LIMIT ?3";
     let params = [topic.id, topic.cursor, limit(max - again.len())];
     let fresh = rows(connection, "find fresh records", sql, params, |row| {
-        Ok(Leased { lease: Lease { position: position(row, 0)?, attempt: 1 }, payload: payload(row, 1)? })
+        Ok(Leased { lease: Lease { position: position(row, 0)?, attempt: 1 }, note: 0, payload: payload(row, 1)? })
     })?;
     for Leased { lease, .. } in &fresh {
         let sql = "INSERT INTO leases (topic, position, attempt, due, held) VALUES (?1, ?2, 1, ?3, 1)";
@@ -127,26 +128,28 @@ fn lease(
     Ok(again.into_iter().chain(fresh).collect())
 }
 
-/// Runs `act` on the leases that are current and answers the others.
-fn on_current(
+/// Runs `act` on those of `items` whose leases are current and answers the leases of the others.
+fn on_current<T>(
     connection: &Connection,
     topic: &str,
-    leases: &[Lease],
-    act: impl Fn(i64, &Lease) -> Result<(), StoreError>,
+    items: &[T],
+    lease: impl Fn(&T) -> &Lease,
+    act: impl Fn(i64, &T) -> Result<(), StoreError>,
 ) -> Result<Vec<Lease>, StoreError> {
     check_topic(topic)?;
     let Some(topic) = find_topic(connection, topic)? else {
-        return Ok(leases.to_vec());
+        return Ok(items.iter().map(|item| *lease(item)).collect());
     };
     let mut lost = Vec::new();
-    for lease in leases {
+    for item in items {
+        let lease = lease(item);
         let sql = "SELECT 1 FROM leases WHERE topic = ?1 AND position = ?2 AND attempt = ?3 AND held = 1";
         let params = params![topic.id, stored(lease.position), lease.attempt];
         let current = rows(connection, "check a lease", sql, params, |_| Ok(()))?;
         if current.is_empty() {
             lost.push(*lease);
         } else {
-            act(topic.id, lease)?;
+            act(topic.id, item)?;
         }
     }
     Ok(lost)
@@ -227,7 +230,7 @@ impl Log for Database {
     fn extend(&self, topic: &str, leases: &[Lease], until: Timestamp) -> Answer<Vec<Lease>> {
         let (topic, leases) = (topic.to_owned(), leases.to_vec());
         self.write(move |writer| {
-            on_current(writer.connection, &topic, &leases, |topic, lease| {
+            on_current(writer.connection, &topic, &leases, |lease| lease, |topic, lease| {
                 let sql = "UPDATE leases SET due = ?3 WHERE topic = ?1 AND position = ?2";
                 let params = [topic, stored(lease.position), stored(until.0)];
                 execute(writer.connection, "extend a lease", sql, params)
@@ -238,7 +241,7 @@ impl Log for Database {
     fn acknowledge(&self, topic: &str, leases: &[Lease]) -> Answer<Vec<Lease>> {
         let (topic, leases) = (topic.to_owned(), leases.to_vec());
         self.write(move |writer| {
-            on_current(writer.connection, &topic, &leases, |topic, lease| {
+            on_current(writer.connection, &topic, &leases, |lease| lease, |topic, lease| {
                 for sql in [
                     "DELETE FROM leases WHERE topic = ?1 AND position = ?2",
                     "DELETE FROM records WHERE topic = ?1 AND position = ?2",
@@ -250,12 +253,13 @@ impl Log for Database {
         })
     }
 
-    fn release(&self, topic: &str, leases: &[Lease], visible_at: Timestamp) -> Answer<Vec<Lease>> {
-        let (topic, leases) = (topic.to_owned(), leases.to_vec());
+    fn release(&self, topic: &str, releases: &[Release]) -> Answer<Vec<Lease>> {
+        let (topic, releases) = (topic.to_owned(), releases.to_vec());
         self.write(move |writer| {
-            on_current(writer.connection, &topic, &leases, |topic, lease| {
-                let sql = "UPDATE leases SET due = ?3, held = 0 WHERE topic = ?1 AND position = ?2";
-                let params = [topic, stored(lease.position), stored(visible_at.0)];
+            on_current(writer.connection, &topic, &releases, |release| &release.lease, |topic, release| {
+                let sql = "UPDATE leases SET due = ?3, note = ?4, held = 0 WHERE topic = ?1 AND position = ?2";
+                let due = stored(release.visible_at.0);
+                let params = [topic, stored(release.lease.position), due, i64::from(release.note)];
                 execute(writer.connection, "release a record", sql, params)
             })
         })

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The format number in `PRAGMA user_version`. A change of tables raises it and brings a migration.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 // `topics.cursor` is the lowest position never leased. A record at or above it has no row in `leases`, so an append
 // writes one row and the common path of a queue never searches. `leases.due` 0 means visible; its index yields both
@@ -32,6 +32,7 @@ const TABLES: &str = "
         attempt INTEGER NOT NULL,
         due INTEGER NOT NULL,
         held INTEGER NOT NULL,
+        note INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (topic, position)
     ) WITHOUT ROWID;
     CREATE INDEX leases_due ON leases (topic, due, position);
@@ -43,6 +44,9 @@ const TABLES: &str = "
     CREATE TABLE counters (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO counters VALUES ('revision', 0);
 ";
+
+/// From format 1 to 2: what releases note.
+const NOTES: &str = "ALTER TABLE leases ADD COLUMN note INTEGER NOT NULL DEFAULT 0;";
 
 /// Opens the file for the committer: the only connection that writes.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -82,6 +86,9 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         0 => connection
             .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;"))
             .map_err(engine),
+        1 => connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {NOTES} PRAGMA user_version = {FORMAT}; COMMIT;"))
+            .map_err(|e| StoreError::engine("bring store.db to this version's format", e)),
         found => Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT }),
     }
 }

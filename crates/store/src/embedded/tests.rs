@@ -143,7 +143,23 @@ fn a_newer_format_is_refused() {
     let raw = Connection::open(directory.path().join("store.db")).expect("open");
     raw.pragma_update(None, "user_version", 99).expect("set the format");
     let refused = open_embedded(directory.path()).err().expect("refused");
-    assert!(matches!(refused, StoreError::Newer { found: 99, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 99, known: 2, .. }), "{refused}");
+}
+
+#[test]
+fn the_first_format_is_brought_to_this_one() {
+    let directory = TempDir::new().expect("a directory");
+    drop(open_embedded(directory.path()).expect("open"));
+    let raw = Connection::open(directory.path().join("store.db")).expect("open");
+    raw.execute_batch("ALTER TABLE leases DROP COLUMN note; INSERT INTO leases VALUES (1, 1, 4, 0, 1);").expect("as it was");
+    raw.execute_batch("INSERT INTO topics VALUES (1, 't', 2, 2); INSERT INTO records VALUES (1, 1, x'61');").expect("a record");
+    raw.pragma_update(None, "user_version", 1).expect("set the format");
+    drop(raw);
+    let store = open_embedded(directory.path()).expect("open");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let at = martlet_model::Timestamp;
+    let leased = runtime.block_on(store.log.lease("t", 1, at(9), at(1))).expect("lease");
+    assert_eq!((leased[0].lease.attempt, leased[0].note), (5, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod topic;
 
 use crate::blobs::{Blobs, Digest};
 use crate::kv::{self, Change, Entry, Expect, KeyValue, Revision, Watch, Write};
-use crate::log::{self, Lease, Leased, Log, Position, Record, TopicState};
+use crate::log::{self, Lease, Leased, Log, Position, Record, Release, TopicState};
 use crate::{Answer, Store, StoreError};
 use bytes::Bytes;
 use martlet_model::Timestamp;
@@ -98,9 +98,9 @@ impl Log for Memory {
         self.on_topic(topic, move |topic| topic.acknowledge(&leases))
     }
 
-    fn release(&self, topic: &str, leases: &[Lease], visible_at: Timestamp) -> Answer<Vec<Lease>> {
-        let leases = leases.to_vec();
-        self.on_topic(topic, move |topic| topic.release(&leases, visible_at))
+    fn release(&self, topic: &str, releases: &[Release]) -> Answer<Vec<Lease>> {
+        let releases = releases.to_vec();
+        self.on_topic(topic, move |topic| topic.release(&releases))
     }
 
     fn trim(&self, topic: &str, before: Position) -> Answer<()> {

@@ -1,6 +1,6 @@
 //! One topic as a plain state machine: the reference reading of the log contract.
 
-use crate::log::{Lease, Leased, Position, Record, TopicState};
+use crate::log::{Lease, Leased, Position, Record, Release, TopicState};
 use bytes::Bytes;
 use martlet_model::Timestamp;
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ struct Handed {
     due: Timestamp,
     /// Whether lease `attempt` is still current.
     held: bool,
+    /// What the last release noted.
+    note: u32,
 }
 
 /// Records in order, split by `cursor`: those at or above it were never leased and are visible.
@@ -59,45 +61,51 @@ impl Topic {
             .into_iter()
             .filter_map(|position| {
                 let payload = self.records.get(&position)?.clone();
-                let attempt = self.handed.get(&position).map_or(0, |handed| handed.attempt).saturating_add(1);
-                self.handed.insert(position, Handed { attempt, due: until, held: true });
+                let (attempt, note) =
+                    self.handed.get(&position).map_or((0, 0), |handed| (handed.attempt, handed.note));
+                let attempt = attempt.saturating_add(1);
+                self.handed.insert(position, Handed { attempt, due: until, held: true, note });
                 self.cursor = self.cursor.max(position + 1);
-                Some(Leased { lease: Lease { position, attempt }, payload })
+                Some(Leased { lease: Lease { position, attempt }, note, payload })
             })
             .collect()
     }
 
-    /// Applies `act` to the leases that are current and answers the others.
-    fn on_current(&mut self, leases: &[Lease], mut act: impl FnMut(&mut Self, &Lease)) -> Vec<Lease> {
-        let mut lost = Vec::new();
-        for lease in leases {
-            match self.handed.get(&lease.position) {
-                Some(handed) if handed.held && handed.attempt == lease.attempt => act(self, lease),
-                _ => lost.push(*lease),
-            }
-        }
-        lost
+    /// The record of a lease that is current.
+    fn current(&mut self, lease: &Lease) -> Option<&mut Handed> {
+        self.handed
+            .get_mut(&lease.position)
+            .filter(|handed| handed.held && handed.attempt == lease.attempt)
     }
 
     pub(super) fn extend(&mut self, leases: &[Lease], until: Timestamp) -> Vec<Lease> {
-        self.on_current(leases, |topic, lease| {
-            topic.handed.insert(lease.position, Handed { attempt: lease.attempt, due: until, held: true });
-        })
+        let mut lost = leases.to_vec();
+        lost.retain(|lease| self.current(lease).map(|handed| handed.due = until).is_none());
+        lost
     }
 
     pub(super) fn acknowledge(&mut self, leases: &[Lease]) -> Vec<Lease> {
-        self.on_current(leases, |topic, lease| {
-            topic.handed.remove(&lease.position);
-            topic.records.remove(&lease.position);
-        })
+        let mut lost = leases.to_vec();
+        lost.retain(|lease| {
+            let current = self.current(lease).is_some();
+            if current {
+                self.handed.remove(&lease.position);
+                self.records.remove(&lease.position);
+            }
+            !current
+        });
+        lost
     }
 
-    pub(super) fn release(&mut self, leases: &[Lease], visible_at: Timestamp) -> Vec<Lease> {
-        self.on_current(leases, |topic, lease| {
-            topic
-                .handed
-                .insert(lease.position, Handed { attempt: lease.attempt, due: visible_at, held: false });
-        })
+    pub(super) fn release(&mut self, releases: &[Release]) -> Vec<Lease> {
+        let mut lost = Vec::new();
+        for Release { lease, visible_at, note } in releases {
+            match self.current(lease) {
+                Some(handed) => (handed.due, handed.held, handed.note) = (*visible_at, false, *note),
+                None => lost.push(*lease),
+            }
+        }
+        lost
     }
 
     pub(super) fn trim(&mut self, before: Position) {
