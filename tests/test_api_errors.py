@@ -127,9 +127,7 @@ NOT_BUILT = [
     ("PutFunctionConcurrency", "PUT", "/2017-10-31/functions/f/concurrency", {"ReservedConcurrentExecutions": 1}),
     ("CreateFunctionUrlConfig", "POST", "/2021-10-31/functions/f/url", {"AuthType": "NONE"}),
     ("ListLayers", "GET", "/2018-10-31/layers", None),
-    ("GetFunctionRecursionConfig", "GET", "/2024-08-31/functions/f/recursion-config", None),
     ("InvokeWithResponseStream", "POST", "/2021-11-15/functions/f/response-streaming-invocations", {}),
-    ("PutFunctionEventInvokeConfig", "PUT", "/2019-09-25/functions/f/event-invoke-config", {"MaximumRetryAttempts": 1}),
     ("ListCodeSigningConfigs", "GET", "/2020-04-22/code-signing-configs", None),
 ]
 
@@ -147,6 +145,9 @@ def test_every_other_operation_of_the_model_answers_that_it_is_not_built(server)
     served = {"CreateFunction", "GetFunction", "GetFunctionConfiguration", "UpdateFunctionCode",
               "UpdateFunctionConfiguration", "DeleteFunction", "ListFunctions", "GetAccountSettings", "TagResource",
               "UntagResource", "ListTags", "PublishVersion", "ListVersionsByFunction", "Invoke",
+              "InvokeAsync", "PutFunctionEventInvokeConfig", "UpdateFunctionEventInvokeConfig", "GetFunctionEventInvokeConfig",
+              "DeleteFunctionEventInvokeConfig", "ListFunctionEventInvokeConfigs", "PutFunctionRecursionConfig",
+              "GetFunctionRecursionConfig",
               "CreateAlias", "GetAlias", "UpdateAlias", "DeleteAlias", "ListAliases", "AddPermission", "RemovePermission",
               "GetPolicy", "PutResourcePolicy", "GetResourcePolicy", "DeleteResourcePolicy"}
     client = aws.client(server, validate=False)

@@ -245,7 +245,7 @@ pub(super) fn check_dead_letter(
     asked: Option<&DeadLetterConfig>,
 ) -> Result<(), ApiError> {
     match asked.and_then(|asked| asked.target_arn.as_deref()).filter(|arn| !arn.is_empty()) {
-        Some(arn) => check_target(lambda, ctx, arn, "dead-letter target").map(drop),
+        Some(arn) => check_target(lambda, ctx, arn, "DeadLetterConfig target").map(drop),
         None => Ok(()),
     }
 }
