@@ -125,8 +125,7 @@ impl<I: Invoker> Desk<I> {
     async fn conclude(&self, event: &Event, end: &Conclusion, treatment: Treatment, trace_id: String) {
         let at = (self.clock)();
         let source = event.qualified_arn();
-        let delivery =
-            |message| Delivery { source: source.clone(), trace_id: trace_id.clone(), at, message };
+        let delivery = |message| Delivery { source: source.clone(), trace_id: trace_id.clone(), at, message };
         let target = if end.is_success() { treatment.on_success } else { treatment.on_failure };
         if let Some(target) = target {
             let record = Message::Record(notice::record(event, end, at));

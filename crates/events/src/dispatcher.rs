@@ -1,11 +1,11 @@
 //! The I/O around the machine: the task that dispatches.
 
+use crate::Invoker;
 use crate::attempt::Desk;
 use crate::destination::Destinations;
 use crate::machine::{Action, Input, Machine, Settlement};
 use crate::queue::{Counters, EventsOptions, TOPIC};
 use crate::record::{self, Payload};
-use crate::Invoker;
 use martlet_model::Timestamp;
 use martlet_store::{Digest, Lease, Leased, Release, Store, StoreError};
 use std::collections::HashMap;
@@ -196,7 +196,8 @@ impl<I: Invoker> Dispatcher<I> {
             Err(failed) => {
                 let Some(lease) = self.running.remove(&failed.id()) else { return };
                 tracing::error!(error = %failed, "running an event panicked; it will be tried again");
-                let (note, now) = (self.held.get(&lease).map_or(0, |held| held.leased.note), (self.desk.clock)());
+                let (note, now) =
+                    (self.held.get(&lease).map_or(0, |held| held.leased.note), (self.desk.clock)());
                 let settlement = Settlement::Later { lease, at: now.plus_millis(1_000), note: note + 1 };
                 inputs.push(Input::Finished(settlement));
                 return;

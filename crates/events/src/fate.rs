@@ -131,9 +131,7 @@ impl Standing {
                 let next = now.plus_millis(wait_millis(self.postponed));
                 Fate::Postpone(next.min(expiry))
             }
-            Outcome::FunctionGone => {
-                self.concluded(Condition::RetriesExhausted, self.attempt - 1, Some(404))
-            }
+            Outcome::FunctionGone => self.concluded(Condition::RetriesExhausted, self.attempt - 1, Some(404)),
         }
     }
 

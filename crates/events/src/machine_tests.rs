@@ -146,15 +146,13 @@ impl World {
                 let next = self.log.values().map(|entry| entry.hidden_until).min();
                 Input::Leased { leases, next_visible: next.map(at) }
             }
-            Action::Run(lease) => {
-                Input::Finished(match luck % 5 {
-                    0 | 1 => Settlement::Later { lease, at: at(self.now + luck % 9_000), note: 1 },
-                    _ => {
-                        self.completed.push(lease.position);
-                        Settlement::Done(lease)
-                    }
-                })
-            }
+            Action::Run(lease) => Input::Finished(match luck % 5 {
+                0 | 1 => Settlement::Later { lease, at: at(self.now + luck % 9_000), note: 1 },
+                _ => {
+                    self.completed.push(lease.position);
+                    Settlement::Done(lease)
+                }
+            }),
             Action::Settle(settlement) if luck.is_multiple_of(6) => Input::SettleFailed(settlement),
             Action::Settle(Settlement::Done(lease)) => {
                 self.log.remove(&lease.position);

@@ -35,8 +35,11 @@ pub(crate) fn record(event: &Event, end: &Conclusion, at: Timestamp) -> Bytes {
     // Payloads are put in as they are: they may be long, and their numbers and the order of their keys are the caller's.
     let mut record = Vec::with_capacity(event.payload.len() + end.payload().map_or(0, Bytes::len) + 512);
     record.extend_from_slice(
-        format!(r#"{{"version":"1.0","timestamp":"{}","requestContext":{context},"requestPayload":"#, date(at))
-            .as_bytes(),
+        format!(
+            r#"{{"version":"1.0","timestamp":"{}","requestContext":{context},"requestPayload":"#,
+            date(at)
+        )
+        .as_bytes(),
     );
     push_json(&mut record, &event.payload);
     if let Some(status) = end.status {
@@ -105,9 +108,7 @@ impl DeadLetter {
     /// dead-letter queue has always seen one. `source` is the ARN of the function that failed.
     #[must_use]
     pub fn as_event(&self, source: &str, at: Timestamp) -> Bytes {
-        let attribute = |kind: &str, value: &str| {
-            json!({ "stringValue": value, "stringListValues": [], "binaryListValues": [], "dataType": kind })
-        };
+        let attribute = |kind: &str, value: &str| json!({ "stringValue": value, "stringListValues": [], "binaryListValues": [], "dataType": kind });
         let mut attributes = json!({
             "RequestID": attribute("String", self.request_id.as_str()),
             "ErrorMessage": attribute("String", &self.error_message),
@@ -195,7 +196,8 @@ mod tests {
     #[test]
     fn a_dead_letter_is_the_event_and_three_attributes() {
         let document = json!({"errorMessage": "é".repeat(1_000), "errorType": "E"}).to_string();
-        let letter = dead_letter(&event(7), &end(Condition::RetriesExhausted, Some(200), Some((&document, true))));
+        let letter =
+            dead_letter(&event(7), &end(Condition::RetriesExhausted, Some(200), Some((&document, true))));
         assert_eq!((letter.body.clone(), letter.error_code), (event(7).payload, Some(200)));
         assert_eq!(letter.error_message, "é".repeat(512));
         let shown = read(&letter.as_event("arn:aws:lambda:us-east-1:000000000000:function:hello:live", AT));
@@ -207,6 +209,9 @@ mod tests {
         let off = dead_letter(&event(7), &end(Condition::ZeroReservedConcurrency, None, None));
         assert!(off.error_message.contains("zero reserved") && off.error_code.is_none());
         let gone = dead_letter(&event(7), &end(Condition::RetriesExhausted, Some(404), None));
-        assert_eq!(gone.error_message, "Function not found: arn:aws:lambda:us-east-1:000000000000:function:hello:live");
+        assert_eq!(
+            gone.error_message,
+            "Function not found: arn:aws:lambda:us-east-1:000000000000:function:hello:live"
+        );
     }
 }

@@ -106,13 +106,8 @@ impl AsyncInvocations {
     /// Outside of a tokio runtime.
     pub fn dispatch<I: Invoker>(&self, invoker: Arc<I>, destinations: Destinations, options: EventsOptions) {
         self.working.send_replace(true);
-        let dispatcher = Dispatcher::new(
-            self.store.clone(),
-            invoker,
-            destinations,
-            options,
-            Arc::clone(&self.counters),
-        );
+        let dispatcher =
+            Dispatcher::new(self.store.clone(), invoker, destinations, options, Arc::clone(&self.counters));
         let (appended, drain) = (Arc::clone(&self.appended), self.draining.subscribe());
         let working = Arc::clone(&self.working);
         tokio::spawn(async move {

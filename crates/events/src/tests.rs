@@ -382,7 +382,10 @@ async fn a_function_error_is_retried_after_one_and_two_minutes_and_then_told() {
     assert_eq!((stats.retried, stats.postponed, stats.given_up), (2, 1, 1));
     let metrics = events.metrics()[&event(1).function];
     assert_eq!((metrics.async_events_received, metrics.async_events_dropped), (1, 1));
-    assert_eq!((metrics.async_event_age.sample_count, metrics.async_event_age.maximum / 1_000), (4, 181 + 999));
+    assert_eq!(
+        (metrics.async_event_age.sample_count, metrics.async_event_age.maximum / 1_000),
+        (4, 181 + 999)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -117,7 +117,10 @@ mod tests {
     #[test]
     fn lineages_of_others_are_read_and_broken_ones_dropped() {
         let own = hash(&function("a"));
-        let (trace, _) = step(&format!("Root=1;Lineage={own}:4|68fd508a:5|nonsense|1:xyz:3|1:68fd:x;Self=1"), &function("a"));
+        let (trace, _) = step(
+            &format!("Root=1;Lineage={own}:4|68fd508a:5|nonsense|1:xyz:3|1:68fd:x;Self=1"),
+            &function("a"),
+        );
         assert_eq!(trace, format!("Root=1;Self=1;Lineage=1:68fd508a:5|1:{own}:5"));
         let (_, judged) = step(&format!("Lineage=1:{own}:4294967295"), &function("a"));
         assert_eq!(judged, Err(Recursive));

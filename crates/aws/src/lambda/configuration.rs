@@ -156,7 +156,10 @@ impl<'a> FunctionConfiguration<'a> {
             ephemeral_storage: EphemeralStorage { size: configuration.ephemeral_mb },
             snap_start: SnapStart { apply_on: "None", optimization_status: "Off" },
             logging_config: LoggingConfig::new(&configuration.logging, version),
-            dead_letter_config: configuration.dead_letter.as_deref().map(|target_arn| DeadLetterConfig { target_arn }),
+            dead_letter_config: configuration
+                .dead_letter
+                .as_deref()
+                .map(|target_arn| DeadLetterConfig { target_arn }),
             martlet: None,
         }
     }

@@ -1,12 +1,12 @@
 //! CreateFunction.
 
-use super::{Lambda, event_invoke};
 use super::code::images_are_not_built;
 use super::configuration::FunctionConfiguration;
 use super::errors::{invalid, refused};
 use super::named::Named;
 use super::request::FunctionRequest;
 use super::tags::check_new_tags;
+use super::{Lambda, event_invoke};
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output};
 use martlet_functions::NewFunction;

@@ -160,8 +160,9 @@ pub(super) async fn get(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<O
 pub(super) async fn delete(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let named = named(&ctx, "DeleteFunctionEventInvokeConfig", &input)?;
     let target = Target::of(named.qualifier.as_ref());
-    let removed =
-        lambda.functions.attach(&named.function, move |attached, _| Ok::<_, ApiError>(attached.event_invoke.remove(&target)));
+    let removed = lambda
+        .functions
+        .attach(&named.function, move |attached, _| Ok::<_, ApiError>(attached.event_invoke.remove(&target)));
     match removed.await.map_err(gone)?? {
         Some(_) => Ok(Output::empty()),
         None => Err(none_there(&named.function, named.qualifier.as_ref())),

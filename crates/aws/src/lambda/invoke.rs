@@ -150,7 +150,9 @@ fn client_context(encoded: &str) -> Result<String, ApiError> {
 /// The trace that the caller is part of, or the beginning of a new one that nobody samples.
 fn trace_id(ctx: &Ctx) -> String {
     let given = ctx.header(TRACE_HEADER).filter(|header| {
-        header.len() <= lineage::LONGEST_TRACE && header.contains("Root=") && !header.bytes().any(|byte| byte < b' ')
+        header.len() <= lineage::LONGEST_TRACE
+            && header.contains("Root=")
+            && !header.bytes().any(|byte| byte < b' ')
     });
     given.map_or_else(|| new_trace(ctx.received, ctx.randomness.take()), str::to_owned)
 }

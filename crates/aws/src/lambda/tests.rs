@@ -354,7 +354,10 @@ async fn an_invocation_carries_everything_there_and_back() {
     assert_eq!(ran[0].client_context.as_deref(), Some("{\"client\":1}"));
     assert_eq!(ran[0].trace_id, format!("{trace};Lineage=1:ea9e24da:0"));
     assert_eq!(ran[1].invoked_arn, format!("{ARN}:1"));
-    assert!(ran[1].trace_id.starts_with("Root=1-6b49d200-") && ran[1].trace_id.ends_with(";Sampled=0;Lineage=1:ea9e24da:0"));
+    assert!(
+        ran[1].trace_id.starts_with("Root=1-6b49d200-")
+            && ran[1].trace_id.ends_with(";Sampled=0;Lineage=1:ea9e24da:0")
+    );
     assert_ne!(ran[1].request_id, ran[2].request_id);
 }
 

@@ -1,10 +1,10 @@
 //! UpdateFunctionConfiguration.
 
-use super::{Lambda, event_invoke};
 use super::configuration::FunctionConfiguration;
 use super::errors::{function_not_found, refused};
 use super::named::Named;
 use super::request::FunctionRequest;
+use super::{Lambda, event_invoke};
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output};
 use std::sync::Arc;

@@ -23,7 +23,10 @@ pub(super) async fn events(events: &AsyncInvocations, account: &AccountId) -> Re
         Ok(backlog) => backlog,
         Err(error) => {
             tracing::error!(%error, "the number of accepted events cannot be read");
-            return answer(StatusCode::INTERNAL_SERVER_ERROR, json!({ "message": error.to_string() }).to_string().into());
+            return answer(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                json!({ "message": error.to_string() }).to_string().into(),
+            );
         }
     };
     let metrics = events.metrics().into_iter().filter(|(function, _)| function.account == *account);

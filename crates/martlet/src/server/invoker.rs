@@ -17,7 +17,8 @@ impl<H: Host> Invoker for EngineInvoker<H> {
         let function = self.functions.get(&event.function)?;
         let attached = function.attached();
         let usual = Treatment::default();
-        let asked = attached.event_invoke.get(&Target::of(event.target().as_ref())).cloned().unwrap_or_default();
+        let asked =
+            attached.event_invoke.get(&Target::of(event.target().as_ref())).cloned().unwrap_or_default();
         let version = function.version(event.version);
         Some(Treatment {
             retries: asked.retries.unwrap_or(usual.retries),

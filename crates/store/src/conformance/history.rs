@@ -113,7 +113,9 @@ pub async fn play(open: impl Fn() -> Store, steps: &[Step]) {
                 assert_eq!(store.log.append(TOPIC, &records).await.expect("append"), first, "{context}");
                 for position in (first..).take(*count) {
                     let payload = position.to_string();
-                    model.records.insert(position, Modelled { payload, attempt: 0, held: false, note: 0, visible: 0 });
+                    model
+                        .records
+                        .insert(position, Modelled { payload, attempt: 0, held: false, note: 0, visible: 0 });
                     model.appended = position;
                 }
             }

@@ -144,7 +144,9 @@ mod cases {
     pub async fn what_a_release_notes_is_told_to_the_next_holder(disk: &impl Disk) {
         let store = disk.open();
         append(&store, "t", &["a"]).await;
-        let leased = async |store: &Store, now| store.log.lease("t", 1, at(now + 10), at(now)).await.expect("lease")[0].clone();
+        let leased = async |store: &Store, now| {
+            store.log.lease("t", 1, at(now + 10), at(now)).await.expect("lease")[0].clone()
+        };
         let first = leased(&store, 0).await;
         assert_eq!(first.note, 0);
         release(&store, "t", first.lease, 10, 7).await;

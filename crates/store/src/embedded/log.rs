@@ -97,7 +97,8 @@ fn lease(
     execute(connection, "make delayed records visible", sql, [topic.id, stored(now.0)])?;
 
     // Every record that was leased before stands below the cursor, and every fresh one at or above it.
-    let sql = "SELECT leases.position, attempt, payload, note FROM leases JOIN records USING (topic, position)
+    let sql =
+        "SELECT leases.position, attempt, payload, note FROM leases JOIN records USING (topic, position)
                WHERE leases.topic = ?1 AND due = 0 ORDER BY leases.position LIMIT ?2";
     let again = rows(connection, "find visible records", sql, [topic.id, limit(max)], |row| {
         let attempt = row.get::<_, u32>(1)?.saturating_add(1);
@@ -114,7 +115,11 @@ fn lease(
                ORDER BY position LIMIT ?3";
     let params = [topic.id, topic.cursor, limit(max - again.len())];
     let fresh = rows(connection, "find fresh records", sql, params, |row| {
-        Ok(Leased { lease: Lease { position: position(row, 0)?, attempt: 1 }, note: 0, payload: payload(row, 1)? })
+        Ok(Leased {
+            lease: Lease { position: position(row, 0)?, attempt: 1 },
+            note: 0,
+            payload: payload(row, 1)?,
+        })
     })?;
     for Leased { lease, .. } in &fresh {
         let sql = "INSERT INTO leases (topic, position, attempt, due, held) VALUES (?1, ?2, 1, ?3, 1)";
@@ -230,38 +235,62 @@ impl Log for Database {
     fn extend(&self, topic: &str, leases: &[Lease], until: Timestamp) -> Answer<Vec<Lease>> {
         let (topic, leases) = (topic.to_owned(), leases.to_vec());
         self.write(move |writer| {
-            on_current(writer.connection, &topic, &leases, |lease| lease, |topic, lease| {
-                let sql = "UPDATE leases SET due = ?3 WHERE topic = ?1 AND position = ?2";
-                let params = [topic, stored(lease.position), stored(until.0)];
-                execute(writer.connection, "extend a lease", sql, params)
-            })
+            on_current(
+                writer.connection,
+                &topic,
+                &leases,
+                |lease| lease,
+                |topic, lease| {
+                    let sql = "UPDATE leases SET due = ?3 WHERE topic = ?1 AND position = ?2";
+                    let params = [topic, stored(lease.position), stored(until.0)];
+                    execute(writer.connection, "extend a lease", sql, params)
+                },
+            )
         })
     }
 
     fn acknowledge(&self, topic: &str, leases: &[Lease]) -> Answer<Vec<Lease>> {
         let (topic, leases) = (topic.to_owned(), leases.to_vec());
         self.write(move |writer| {
-            on_current(writer.connection, &topic, &leases, |lease| lease, |topic, lease| {
-                for sql in [
-                    "DELETE FROM leases WHERE topic = ?1 AND position = ?2",
-                    "DELETE FROM records WHERE topic = ?1 AND position = ?2",
-                ] {
-                    execute(writer.connection, "acknowledge a record", sql, [topic, stored(lease.position)])?;
-                }
-                Ok(())
-            })
+            on_current(
+                writer.connection,
+                &topic,
+                &leases,
+                |lease| lease,
+                |topic, lease| {
+                    for sql in [
+                        "DELETE FROM leases WHERE topic = ?1 AND position = ?2",
+                        "DELETE FROM records WHERE topic = ?1 AND position = ?2",
+                    ] {
+                        execute(
+                            writer.connection,
+                            "acknowledge a record",
+                            sql,
+                            [topic, stored(lease.position)],
+                        )?;
+                    }
+                    Ok(())
+                },
+            )
         })
     }
 
     fn release(&self, topic: &str, releases: &[Release]) -> Answer<Vec<Lease>> {
         let (topic, releases) = (topic.to_owned(), releases.to_vec());
         self.write(move |writer| {
-            on_current(writer.connection, &topic, &releases, |release| &release.lease, |topic, release| {
-                let sql = "UPDATE leases SET due = ?3, note = ?4, held = 0 WHERE topic = ?1 AND position = ?2";
-                let due = stored(release.visible_at.0);
-                let params = [topic, stored(release.lease.position), due, i64::from(release.note)];
-                execute(writer.connection, "release a record", sql, params)
-            })
+            on_current(
+                writer.connection,
+                &topic,
+                &releases,
+                |release| &release.lease,
+                |topic, release| {
+                    let sql =
+                        "UPDATE leases SET due = ?3, note = ?4, held = 0 WHERE topic = ?1 AND position = ?2";
+                    let due = stored(release.visible_at.0);
+                    let params = [topic, stored(release.lease.position), due, i64::from(release.note)];
+                    execute(writer.connection, "release a record", sql, params)
+                },
+            )
         })
     }
 

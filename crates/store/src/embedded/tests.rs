@@ -151,8 +151,10 @@ fn the_first_format_is_brought_to_this_one() {
     let directory = TempDir::new().expect("a directory");
     drop(open_embedded(directory.path()).expect("open"));
     let raw = Connection::open(directory.path().join("store.db")).expect("open");
-    raw.execute_batch("ALTER TABLE leases DROP COLUMN note; INSERT INTO leases VALUES (1, 1, 4, 0, 1);").expect("as it was");
-    raw.execute_batch("INSERT INTO topics VALUES (1, 't', 2, 2); INSERT INTO records VALUES (1, 1, x'61');").expect("a record");
+    raw.execute_batch("ALTER TABLE leases DROP COLUMN note; INSERT INTO leases VALUES (1, 1, 4, 0, 1);")
+        .expect("as it was");
+    raw.execute_batch("INSERT INTO topics VALUES (1, 't', 2, 2); INSERT INTO records VALUES (1, 1, x'61');")
+        .expect("a record");
     raw.pragma_update(None, "user_version", 1).expect("set the format");
     drop(raw);
     let store = open_embedded(directory.path()).expect("open");

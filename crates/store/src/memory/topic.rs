@@ -73,9 +73,7 @@ impl Topic {
 
     /// The record of a lease that is current.
     fn current(&mut self, lease: &Lease) -> Option<&mut Handed> {
-        self.handed
-            .get_mut(&lease.position)
-            .filter(|handed| handed.held && handed.attempt == lease.attempt)
+        self.handed.get_mut(&lease.position).filter(|handed| handed.held && handed.attempt == lease.attempt)
     }
 
     pub(super) fn extend(&mut self, leases: &[Lease], until: Timestamp) -> Vec<Lease> {
