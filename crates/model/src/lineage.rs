@@ -22,7 +22,6 @@ pub struct Recursive;
 
 /// The trace header that `function` is to see when a request with the header `trace` runs it, and whether that makes one run too
 /// many. What of the lineage cannot be read is dropped.
-#[must_use]
 pub fn step(trace: &str, function: &FunctionArn) -> (String, Result<(), Recursive>) {
     let own = hash(function);
     let mut stepped = String::with_capacity(trace.len() + 24);
