@@ -322,7 +322,7 @@ async fn callers_over_the_limit_are_throttled_and_callers_in_line_can_leave() {
     let waiting = call("b");
     until("one waits: there is memory for one", || engine.counts().iter().any(|c| c.counts.waiting == 1))
         .await;
-    assert!(matches!(engine.invoke(&d, event("c")).await, Err(Rejected::Throttled { limit: 2 })));
+    assert!(matches!(engine.invoke(&d, event("c")).await, Err(Rejected::Throttled { limit: Limit::Concurrency, .. })));
     waiting.abort();
     assert!(waiting.await.is_err());
     assert_eq!(engine.counts()[0].counts.waiting, 0);

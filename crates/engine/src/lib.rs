@@ -14,7 +14,7 @@ mod warm;
 
 pub use host::{ExecutionEnvironment, Host, Prepared, Template};
 pub use options::EngineOptions;
-pub use scheduler::Counts;
+pub use scheduler::{Counts, Limit};
 
 use martlet_environment::{Completed, Completion, Deployment};
 use martlet_model::{FunctionArn, Invocation, Version};
@@ -31,11 +31,13 @@ const REDELIVERIES_IN_ALL: u32 = 16;
 /// Why an invocation was not run. Nothing of it reached the function.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Rejected {
-    /// The account's concurrency is used up.
-    #[error("all {limit} concurrent executions of the account are in use")]
+    /// A limit of the account or of the function is reached.
+    #[error("{limit}")]
     Throttled {
-        /// The account's limit.
-        limit: usize,
+        /// Which one.
+        limit: Limit,
+        /// For how long at least another try is in vain.
+        again: Duration,
     },
     /// The function may use more memory than environments may hold together on this machine.
     #[error(
@@ -184,6 +186,20 @@ impl<H: Host> Engine<H> {
                 !stale
             });
         });
+    }
+
+    /// Gives a function so much of the account's concurrency for itself, and no more; `None` lets it share with others. Callers
+    /// that it has may stay.
+    pub fn reserve(&self, function: &FunctionArn, concurrency: Option<u32>) {
+        let now = self.shared.now();
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        if concurrency.is_none() && !state.functions.contains_key(function) {
+            return;
+        }
+        let id = state.function(function, now);
+        state.scheduler.reserve(id, concurrency.map(|most| most as usize), now);
+        state.forget_function(function);
     }
 
     /// What every version with environments or callers has at this moment.

@@ -36,9 +36,12 @@ pub struct EngineOptions {
     /// A caller that is expected to stand in line for longer is refused at once; one that nevertheless does, then
     /// (configuration: `longest_wait`).
     pub longest_wait: Duration,
-    /// Starts of one version in a second, on average; ten times as many at once (configuration:
-    /// `version_starts_per_second`).
-    pub version_starts_per_second: u32,
+    /// Calls in a second for each unit of concurrency, of a function with a reservation and of all others together; 0 is no
+    /// limit (configuration: `calls_per_second`).
+    pub calls_per_second: u32,
+    /// Environments that one function may add in a second, on average; ten times as many at once (configuration:
+    /// `function_starts_per_second`).
+    pub function_starts_per_second: u32,
     /// Starts of all versions in a second, on average; as many at once (configuration: `starts_per_second`).
     pub starts_per_second: u32,
 }
@@ -57,7 +60,8 @@ impl Default for EngineOptions {
             spares: 1,
             longest_line: 1000,
             longest_wait: Duration::from_secs(60),
-            version_starts_per_second: 500,
+            calls_per_second: 10,
+            function_starts_per_second: 100,
             starts_per_second: 1000,
         }
     }

@@ -2,11 +2,12 @@
 
 use crate::host::{ExecutionEnvironment, Host, Prepared, Template};
 use crate::scheduler::{
-    Action, EnvironmentId, Moment, Refusal, Scheduler, StartId, TemplateId, Ticket, VersionId,
+    Action, EnvironmentId, FunctionId, Moment, Refusal, Scheduler, StartId, TemplateId, Ticket, VersionId,
 };
 use crate::warm::{Busy, Handed};
 use crate::{EngineOptions, Rejected};
 use martlet_environment::Deployment;
+use martlet_model::FunctionArn;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -25,6 +26,8 @@ pub(crate) struct Shared<H: Host> {
 
 pub(crate) struct State<H: Host> {
     pub(crate) scheduler: Scheduler,
+    /// Functions that have versions here, or a share of the account.
+    pub(crate) functions: HashMap<FunctionArn, FunctionId>,
     pub(crate) known: HashMap<Key, VersionId>,
     pub(crate) deployments: HashMap<VersionId, Arc<Deployment>>,
     /// Environments that nobody uses, by their place.
@@ -78,6 +81,26 @@ impl<H: Host> State<H> {
         self.scheduler.environments() == 0 && self.templates.is_empty() && self.stopping == 0
     }
 
+    /// The scheduler's number of a function.
+    pub(crate) fn function(&mut self, function: &FunctionArn, now: Moment) -> FunctionId {
+        let known = self.functions.get(function).copied();
+        match known.filter(|id| self.scheduler.knows_function(*id)) {
+            Some(id) => id,
+            None => {
+                let id = self.scheduler.add_function(now);
+                self.functions.insert(function.clone(), id);
+                id
+            }
+        }
+    }
+
+    /// Drops the number of a function that the scheduler has forgotten.
+    pub(crate) fn forget_function(&mut self, function: &FunctionArn) {
+        if self.functions.get(function).is_some_and(|id| !self.scheduler.knows_function(*id)) {
+            self.functions.remove(function);
+        }
+    }
+
     pub(crate) fn take_parked(&mut self, id: EnvironmentId) -> Option<H::Environment> {
         self.parked.get_mut(id.place())?.environment.take()
     }
@@ -102,6 +125,7 @@ impl<H: Host> Shared<H> {
             epoch: Instant::now(),
             state: Mutex::new(State {
                 scheduler: Scheduler::new(options),
+                functions: HashMap::new(),
                 known: HashMap::new(),
                 deployments: HashMap::new(),
                 parked: vec![],
@@ -129,7 +153,9 @@ impl<H: Host> Shared<H> {
     /// A version is called for the first time.
     pub(crate) fn meet(&self, state: &mut State<H>, deployment: &Arc<Deployment>, now: Moment) -> VersionId {
         let memory_bytes = u64::from(deployment.version.configuration.memory_mb) << 20;
-        let version = state.scheduler.add_version(memory_bytes, self.host.can_fork(deployment), now);
+        let function = state.function(&deployment.version.function, now);
+        let can_fork = self.host.can_fork(deployment);
+        let version = state.scheduler.add_version(function, memory_bytes, can_fork, now);
         state.known.insert(Key::new(deployment), version);
         state.deployments.insert(version, Arc::clone(deployment));
         version
@@ -225,6 +251,7 @@ impl<H: Host> Shared<H> {
                 }
                 Action::Forget(version) => {
                     if let Some(deployment) = state.deployments.remove(&version) {
+                        state.forget_function(&deployment.version.function);
                         let key = Key(deployment);
                         // A new revision of the same may be known under another number by now.
                         if state.known.get(&key) == Some(&version) {

@@ -8,6 +8,7 @@ use crate::{Rejected, Start, Wanted};
 use martlet_environment::{Completion, Deployment};
 use martlet_model::Invocation;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Where a caller stands.
@@ -55,7 +56,9 @@ impl<H: Host> Shared<H> {
                     Ok(Place::Ready(Busy::new(self, id, environment), start))
                 }
                 Arrival::Wait(ticket) => Ok(Place::Line(Line::join(self, state, version, ticket))),
-                Arrival::Throttled => Err(Rejected::Throttled { limit: self.options.concurrency }),
+                Arrival::Throttled(limit, again) => {
+                    Err(Rejected::Throttled { limit, again: Duration::from_micros(again) })
+                }
                 Arrival::Overloaded => Err(Rejected::Overloaded),
                 Arrival::TooLarge => {
                     let function_mb = u64::from(deployment.version.configuration.memory_mb);

@@ -126,6 +126,18 @@ pub struct RuntimeManagement {
 }
 
 impl Attached {
+    /// What it takes of the account's concurrency whether or not it is called: its reservation, or else what is provisioned.
+    #[must_use]
+    pub fn share(&self) -> u64 {
+        self.reserved_concurrency.map_or_else(|| self.provisioned_sum(), u64::from)
+    }
+
+    /// What is provisioned for it, all its versions and aliases together.
+    #[must_use]
+    pub fn provisioned_sum(&self) -> u64 {
+        self.provisioned.values().map(|provisioned| u64::from(provisioned.wanted)).sum()
+    }
+
     /// Drops what is attached to something that is gone.
     pub(crate) fn forget(&mut self, target: &Target) {
         self.provisioned.remove(target);

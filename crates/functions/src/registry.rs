@@ -148,6 +148,8 @@ pub(crate) struct Inner {
     pub(crate) garbage: keep::Garbage,
     observer: Arc<dyn Observer>,
     locks: Vec<Mutex<()>>,
+    /// Held while a function's share of the account's concurrency changes.
+    shares: Mutex<()>,
 }
 
 impl Functions {
@@ -168,6 +170,7 @@ impl Functions {
             shown: Shown::default(),
             garbage: keep::Garbage::default(),
             observer,
+            shares: Mutex::default(),
             locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
         };
         let functions = Self { inner: Arc::new(inner) };
@@ -454,6 +457,33 @@ impl Functions {
             Ok(Ok(edited))
         })
         .await
+    }
+
+    /// The same for what changes the function's [`Attached::share`]: one at a time, so that `edit` is also told what all other
+    /// functions have together, and that stays so until the change is made.
+    ///
+    /// # Errors
+    /// See [`FunctionsError`].
+    pub async fn attach_share<T: Send + 'static, E: Send + 'static>(
+        &self,
+        function: &FunctionArn,
+        edit: impl FnOnce(&mut Attached, &Function, u64) -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<T, E>, FunctionsError> {
+        let arn = function.clone();
+        self.detached(|functions| async move {
+            let _turn = functions.inner.shares.lock().await;
+            let others = functions.shares(Some(&arn));
+            functions.attach(&arn, move |attached, function| edit(attached, function, others)).await
+        })
+        .await
+    }
+
+    /// What all functions of all accounts but one have of the account's concurrency, see [`Attached::share`].
+    #[must_use]
+    pub fn shares(&self, but: Option<&FunctionArn>) -> u64 {
+        let functions = self.inner.shown.all();
+        let others = functions.iter().filter(|function| but != Some(function.arn()));
+        others.map(|function| function.attached().share()).sum()
     }
 
     async fn edit_alias(

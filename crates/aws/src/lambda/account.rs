@@ -43,7 +43,7 @@ pub(super) async fn get_account_settings(
             code_size_unzipped: limits::UNPACKED_BYTES,
             code_size_zipped: limits::ZIP_BYTES,
             concurrent_executions: lambda.concurrency,
-            unreserved_concurrent_executions: lambda.concurrency,
+            unreserved_concurrent_executions: super::concurrency::unreserved(&lambda),
         },
         account_usage: Usage { total_code_size: usage.code_bytes, function_count: usage.functions },
     })

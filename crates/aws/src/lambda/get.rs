@@ -1,6 +1,7 @@
 //! GetFunction and GetFunctionConfiguration.
 
 use super::Lambda;
+use super::concurrency::Concurrency;
 use super::configuration::FunctionConfiguration;
 use super::errors::function_not_found;
 use super::named::Named;
@@ -19,6 +20,8 @@ struct Answer<'a> {
     code: Location,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tags: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<Concurrency>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +40,7 @@ pub(super) async fn get_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input) ->
         // What AWS says of packages, wherever they lie.
         code: Location { repository_type: "S3", location },
         tags: function.tags(),
+        concurrency: Concurrency::of(&function),
     })
 }
 

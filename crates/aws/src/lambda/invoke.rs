@@ -9,11 +9,12 @@ use crate::protocol::{ApiError, Input, Output, well_formed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use martlet_engine::{Ran, Rejected};
+use martlet_engine::{Limit, Ran, Rejected};
 use martlet_events::Event;
 use martlet_model::{FunctionArn, Invocation, Timestamp, Trigger, limits, lineage};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 const TRACE_HEADER: &str = "x-amzn-trace-id";
 /// Largest event that InvokeAsync takes, in bytes (256 KB).
@@ -173,14 +174,26 @@ fn new_trace(now: Timestamp, random: [u8; 20]) -> String {
     trace
 }
 
+/// `again` is told in whole seconds, as the header has it.
+fn throttled(reason: &'static str, again: Duration) -> ApiError {
+    let seconds = again.as_millis().div_ceil(1000).max(1);
+    ApiError::new("TooManyRequestsException", "Rate Exceeded.")
+        .with("Reason", reason)
+        .with("retryAfterSeconds", seconds.to_string())
+}
+
 fn rejected(rejected: &Rejected) -> ApiError {
     match rejected {
-        Rejected::Throttled { .. } => ApiError::new("TooManyRequestsException", "Rate Exceeded.")
-            .with("Reason", "ConcurrentInvocationLimitExceeded")
-            .with("retryAfterSeconds", "1"),
-        Rejected::Overloaded => ApiError::new("TooManyRequestsException", "Rate Exceeded.")
-            .with("Reason", "FunctionInvocationRateLimitExceeded")
-            .with("retryAfterSeconds", "1"),
+        Rejected::Throttled { limit, again } => throttled(
+            match limit {
+                Limit::Concurrency | Limit::Growth => "ConcurrentInvocationLimitExceeded",
+                Limit::Rate => "FunctionInvocationRateLimitExceeded",
+                Limit::Reserved => "ReservedFunctionConcurrentInvocationLimitExceeded",
+                Limit::ReservedRate => "ReservedFunctionInvocationRateLimitExceeded",
+            },
+            *again,
+        ),
+        Rejected::Overloaded => throttled("FunctionInvocationRateLimitExceeded", Duration::from_secs(1)),
         // The same on every try, so no error that clients retry.
         Rejected::TooLarge { .. } => {
             super::errors::invalid(format!("This machine cannot run it: {rejected}"))

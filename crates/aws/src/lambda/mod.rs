@@ -7,6 +7,7 @@ mod access;
 mod account;
 mod aliases;
 mod code;
+mod concurrency;
 mod configuration;
 mod create;
 mod delete;
@@ -78,6 +79,9 @@ impl Lambda {
             .on(UPDATE_CONFIGURATION, update_configuration::update_function_configuration)?
             .on(DELETE, delete::delete_function)?
             .on(LIST, list::list_functions)?
+            .on(concurrency::PUT, concurrency::put_function_concurrency)?
+            .on(concurrency::GET, concurrency::get_function_concurrency)?
+            .on(concurrency::DELETE, concurrency::delete_function_concurrency)?
             .on(ACCOUNT, account::get_account_settings)?
             .on(TAG, tags::tag_resource)?
             .on(UNTAG, tags::untag_resource)?

@@ -251,7 +251,7 @@ impl Scheduler {
             return;
         }
         if retired {
-            self.versions.remove(version.0);
+            self.drop_version(version);
             actions.push(Action::Forget(version));
         } else if entry.forget_at.is_none() {
             let at = now.plus(REMEMBERED);
@@ -292,8 +292,14 @@ impl Scheduler {
             self.timers.set(at, Timer::Forget(version));
             return;
         }
-        self.versions.remove(version.0);
+        self.drop_version(version);
         actions.push(Action::Forget(version));
+    }
+
+    fn drop_version(&mut self, version: VersionId) {
+        if let Some(entry) = self.versions.remove(version.0) {
+            self.account.part(entry.function);
+        }
     }
 }
 

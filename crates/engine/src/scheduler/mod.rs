@@ -17,12 +17,13 @@
 //!   expected. (`keeping`, `history`)
 //! - A start needs room in the memory budget, and what would be missed least makes room for it. When all are busy, the start
 //!   waits its turn, in the order in which versions asked. (`memory`)
-//! - More than [`EngineOptions::concurrency`] callers, running and waiting, are refused at the door; so is one whose
-//!   line would not end in time. (here)
+//! - Callers over their function's share of [`EngineOptions::concurrency`], running and waiting, are refused at the door, and so
+//!   are those who call too often. (`account`) So is one whose line would not end in time. (here)
 //!
 //! No event walks over what is known: versions, environments and templates are found by number, what is due by time and
 //! what can go by rank. A version costs nothing before its first call, and a few hundred bytes of history after its last.
 
+mod account;
 mod estimate;
 mod history;
 mod keeping;
@@ -37,13 +38,13 @@ mod types;
 mod version;
 
 pub use types::{
-    Action, Arrival, Counts, EnvironmentId, Moment, Refusal, StartId, TemplateId, Ticket, VersionId,
+    Action, Arrival, Counts, EnvironmentId, FunctionId, Limit, Moment, Refusal, StartId, TemplateId, Ticket, VersionId,
 };
 
 use crate::{EngineOptions, Start, Wanted};
+use account::Account;
 use keeping::Policy;
 use memory::{Holder, Memory};
-use rate::Bucket;
 use slab::Slab;
 use starts::{Queues, UnderWay};
 use templates::Template;
@@ -90,6 +91,7 @@ pub struct Scheduler {
     queues: Queues,
     memory: Memory,
     timers: Timers,
+    account: Account,
     callers: usize,
     next_ticket: u64,
     closing: bool,
@@ -109,18 +111,42 @@ impl Scheduler {
             queues: Queues::new(&options),
             memory: Memory::new(options.memory_bytes),
             timers: Timers::new(),
+            account: Account::new(&options),
             callers: 0,
             next_ticket: 0,
             closing: false,
         }
     }
 
-    /// Makes a version known; its environments may use `memory_bytes` each, and `can_fork` says whether its runtime
-    /// can be forked at all.
-    pub fn add_version(&mut self, memory_bytes: u64, can_fork: bool, now: Moment) -> VersionId {
+    /// Makes a function known, which is forgotten again as soon as it has neither versions nor a share of the account.
+    pub fn add_function(&mut self, now: Moment) -> FunctionId {
+        self.account.add(now)
+    }
+
+    /// Whether the function is still known.
+    #[must_use]
+    pub fn knows_function(&self, function: FunctionId) -> bool {
+        self.account.knows(function)
+    }
+
+    /// Gives a function so much of the account's concurrency for itself, and no more; `None` lets it share with others. Callers
+    /// that it has may stay.
+    pub fn reserve(&mut self, function: FunctionId, concurrency: Option<usize>, now: Moment) {
+        self.account.reserve(function, concurrency, now);
+    }
+
+    /// Makes a version of a function known; its environments may use `memory_bytes` each, and `can_fork` says whether its
+    /// runtime can be forked at all.
+    pub fn add_version(
+        &mut self,
+        function: FunctionId,
+        memory_bytes: u64,
+        can_fork: bool,
+        now: Moment,
+    ) -> VersionId {
         let can_fork = can_fork && self.options.fork_start;
-        let bucket = Bucket::full(self.queues.version_rate, now);
-        VersionId(self.versions.insert(Version::new(memory_bytes, can_fork, bucket, now)))
+        self.account.join(function);
+        VersionId(self.versions.insert(Version::new(function, memory_bytes, can_fork, now)))
     }
 
     /// A caller wants to run `version`, which must be known.
@@ -134,10 +160,10 @@ impl Scheduler {
         if self.closing {
             return Arrival::Closing;
         }
-        if self.callers >= self.options.concurrency {
-            return Arrival::Throttled;
-        }
         let Some(entry) = self.versions.get_mut(version.0) else { return Arrival::Closing };
+        if let Err((limit, again)) = self.account.admit(entry.function, now) {
+            return Arrival::Throttled(limit, again);
+        }
         entry.count_call(now);
         entry.lively = entry.called.is_some_and(|called| now.since(called) < MINUTE);
         entry.called = Some(now);
@@ -155,7 +181,7 @@ impl Scheduler {
             Some(_) => None,
         };
         if let Some(environment) = ready {
-            self.callers += 1;
+            self.enter(version);
             let start = self.occupy(environment, cold.is_some(), now);
             self.replace_spare(version, now, actions);
             return Arrival::Run(environment, start);
@@ -166,7 +192,7 @@ impl Scheduler {
         if entry.line.len() + entry.forced.len() >= self.options.longest_line {
             return Arrival::Overloaded;
         }
-        self.callers += 1;
+        self.enter(version);
         let ticket = self.ticket();
         let Some(entry) = self.versions.get_mut(version.0) else { return Arrival::Closing };
         match cold {
@@ -178,8 +204,17 @@ impl Scheduler {
             if let Some(entry) = self.versions.get_mut(version.0) {
                 entry.line.pop_back();
             }
-            self.callers -= 1;
+            self.leave(version);
             return Arrival::Overloaded;
+        }
+        if cold.is_none()
+            && let Some(again) = self.grows_too_fast(version, now)
+        {
+            if let Some(entry) = self.versions.get_mut(version.0) {
+                entry.line.pop_back();
+            }
+            self.leave(version);
+            return Arrival::Throttled(Limit::Growth, again);
         }
         Arrival::Wait(ticket)
     }
@@ -194,7 +229,7 @@ impl Scheduler {
         } else if !self.forget_caller(ticket) {
             return;
         }
-        self.callers -= 1;
+        self.leave(version);
         self.settle(version, now, actions);
     }
 
@@ -206,12 +241,12 @@ impl Scheduler {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        self.callers -= 1;
         let Some(slot) = self.environments.get_mut(environment.0) else { return };
         let version = slot.version;
         let took = now.since(slot.since);
         slot.served = true;
         let once = slot.once;
+        self.leave(version);
         if let Some(entry) = self.versions.get_mut(version.0) {
             entry.service.observe(took);
         }
@@ -229,8 +264,8 @@ impl Scheduler {
 
     /// An invocation is over and its environment with it (crash, time-out, out of memory).
     pub fn broke(&mut self, environment: EnvironmentId, now: Moment, actions: &mut Vec<Action>) {
-        self.callers -= 1;
         let Some(version) = self.remove(environment, now) else { return };
+        self.leave(version);
         self.start_what_fits(version, now, actions);
         self.settle(version, now, actions);
     }
@@ -284,15 +319,19 @@ impl Scheduler {
         self.queues.clear();
         self.timers.clear();
         for start in self.starts.keys() {
-            if let Some(ticket) = self.starts.get_mut(start).and_then(|start| start.ticket.take()) {
-                self.refuse(ticket, Refusal::Closing, actions);
+            let Some(start) = self.starts.get_mut(start) else { continue };
+            let version = start.version();
+            if let Some(ticket) = start.ticket.take() {
+                self.refuse(version, ticket, Refusal::Closing, actions);
             }
         }
         for key in self.versions.keys() {
             let Some(entry) = self.versions.get_mut(key) else { continue };
             let line: Vec<Ticket> = entry.line.drain(..).map(|waiting| waiting.ticket).collect();
             let forced: Vec<Ticket> = entry.forced.drain(..).map(|forced| forced.ticket).collect();
-            line.into_iter().chain(forced).for_each(|ticket| self.refuse(ticket, Refusal::Closing, actions));
+            for ticket in line.into_iter().chain(forced) {
+                self.refuse(VersionId(key), ticket, Refusal::Closing, actions);
+            }
             self.retire(VersionId(key), now, actions);
         }
         self.timers.clear();
@@ -353,8 +392,22 @@ impl Scheduler {
         Ticket(self.next_ticket)
     }
 
-    fn refuse(&mut self, ticket: Ticket, why: Refusal, actions: &mut Vec<Action>) {
+    fn enter(&mut self, version: VersionId) {
+        self.callers += 1;
+        if let Some(entry) = self.versions.get(version.0) {
+            self.account.enter(entry.function);
+        }
+    }
+
+    fn leave(&mut self, version: VersionId) {
         self.callers -= 1;
+        if let Some(entry) = self.versions.get(version.0) {
+            self.account.leave(entry.function);
+        }
+    }
+
+    fn refuse(&mut self, version: VersionId, ticket: Ticket, why: Refusal, actions: &mut Vec<Action>) {
+        self.leave(version);
         actions.push(Action::Refuse(ticket, why));
     }
 
@@ -364,6 +417,14 @@ impl Scheduler {
         entry.line.len() > entry.starting
             && !self.memory.could_fit(entry.memory_bytes)
             && entry.expected_wait(entry.line.len(), now).is_some_and(|wait| wait > self.policy.longest_wait)
+    }
+
+    /// For how long at least who joined the line last is in vain there: the line wants one more start than the function may have.
+    fn grows_too_fast(&mut self, version: VersionId, now: Moment) -> Option<u64> {
+        let entry = self.versions.get(version.0)?;
+        let kind = entry.next_kind(now).filter(|kind| *kind != Kind::Prepare)?;
+        let again = self.account.may_grow(entry.function, now)?;
+        entry.wants_start(kind, now).then(|| again.since(now))
     }
 
     /// Gives a free environment to the head of the line, or lets it idle.

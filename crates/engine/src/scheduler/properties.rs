@@ -20,6 +20,7 @@ enum Step {
     Die(usize),
     GiveUp(usize),
     Retire(usize),
+    Reserve(usize, Option<usize>),
     Relieve,
     Advance(u64),
 }
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Die),
         1 => any::<usize>().prop_map(Step::GiveUp),
         1 => (0..4usize).prop_map(Step::Retire),
+        1 => (0..2usize, prop::option::of(0..30usize)).prop_map(|(which, most)| Step::Reserve(which, most)),
         1 => Just(Step::Relieve),
         2 => (1..90 * SECOND).prop_map(Step::Advance),
         2 => (1..20_000u64).prop_map(Step::Advance),
@@ -54,6 +56,8 @@ enum Pending {
 /// Plays the part of the world around a scheduler and checks every action against what it believes.
 struct World {
     scheduler: Scheduler,
+    /// Two, with two versions each.
+    functions: [FunctionId; 2],
     versions: Vec<VersionId>,
     now: Moment,
     pending: Vec<Pending>,
@@ -70,7 +74,8 @@ fn options() -> EngineOptions {
         concurrent_starts: 2,
         concurrent_forks: 3,
         memory_bytes: 160 * MB,
-        version_starts_per_second: 2,
+        calls_per_second: 0,
+        function_starts_per_second: 2,
         starts_per_second: 30,
         ..EngineOptions::default()
     }
@@ -79,9 +84,13 @@ fn options() -> EngineOptions {
 impl World {
     fn new() -> Self {
         let mut scheduler = Scheduler::new(options());
-        let versions = (0..4).map(|which| scheduler.add_version(40 * MB, which > 0, Moment(0))).collect();
+        let functions = [(); 2].map(|()| scheduler.add_function(Moment(0)));
+        let versions = (0..4)
+            .map(|which| scheduler.add_version(functions[which / 2], 40 * MB, which > 0, Moment(0)))
+            .collect();
         Self {
             scheduler,
+            functions,
             versions,
             now: Moment(0),
             pending: vec![],
@@ -121,6 +130,14 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The function, which may have been forgotten with its last version.
+    fn function(&mut self, which: usize) -> FunctionId {
+        if !self.scheduler.knows_function(self.functions[which]) {
+            self.functions[which] = self.scheduler.add_function(self.now);
+        }
+        self.functions[which]
     }
 
     fn take_busy(&mut self, pick: usize) -> Option<EnvironmentId> {
@@ -224,7 +241,12 @@ impl World {
             }
             Step::Retire(which) => {
                 self.scheduler.retire(self.versions[which], now, &mut actions);
-                self.versions[which] = self.scheduler.add_version(40 * MB, which > 0, now);
+                let function = self.function(which / 2);
+                self.versions[which] = self.scheduler.add_version(function, 40 * MB, which > 0, now);
+            }
+            Step::Reserve(which, most) => {
+                let function = self.function(which);
+                self.scheduler.reserve(function, most, now);
             }
             Step::Relieve => self.scheduler.relieve(15 * MB, now, &mut actions),
             Step::Advance(micros) => {
@@ -291,6 +313,7 @@ proptest! {
         prop_assert_eq!(world.scheduler.environments(), 0);
         prop_assert_eq!(world.scheduler.callers(), 0);
         prop_assert_eq!(world.scheduler.reserved_bytes(), 0);
+        prop_assert_eq!(world.scheduler.account.sums().1, 0, "nobody holds anything of the pool");
     }
 
     /// Closing in the middle of anything ends everything as soon as what runs is done.

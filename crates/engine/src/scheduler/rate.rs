@@ -21,6 +21,10 @@ impl Bucket {
         Self { tokens: rate.burst, filled: now }
     }
 
+    pub(super) fn empty(now: Moment) -> Self {
+        Self { tokens: 0.0, filled: now }
+    }
+
     /// Whether one may be taken; nothing is taken yet.
     pub(super) fn has_one(&mut self, rate: Rate, now: Moment) -> bool {
         let passed = now.since(self.filled) as f64 / 1e6;

@@ -41,18 +41,14 @@ pub(super) struct Queues {
     most_inits: usize,
     bucket: Bucket,
     rate: Rate,
-    pub(super) version_rate: Rate,
     /// When the machine's rate allows one more start that somebody waits for.
     pub(super) timer: Option<Moment>,
 }
 
 impl Queues {
     pub(super) fn new(options: &EngineOptions) -> Self {
-        let rate = |per_second: u32, burst: u32| Rate {
-            per_second: f64::from(per_second.max(1)),
-            burst: f64::from(per_second.max(1).saturating_mul(burst)),
-        };
-        let machine = rate(options.starts_per_second, 1);
+        let starts = f64::from(options.starts_per_second.max(1));
+        let machine = Rate { per_second: starts, burst: starts };
         Self {
             forks: VecDeque::new(),
             inits: VecDeque::new(),
@@ -62,7 +58,6 @@ impl Queues {
             most_inits: options.concurrent_starts.max(1),
             bucket: Bucket::full(machine, Moment(0)),
             rate: machine,
-            version_rate: rate(options.version_starts_per_second, 10),
             timer: None,
         }
     }
@@ -154,7 +149,7 @@ impl Scheduler {
             in_line.or_else(|| entry.forced.pop_front().map(|forced| forced.ticket))
         };
         if let Some(ticket) = unlucky {
-            self.refuse(ticket, Refusal::StartFailed, actions);
+            self.refuse(version, ticket, Refusal::StartFailed, actions);
         }
         self.start_what_fits(version, now, actions);
         self.settle(version, now, actions);
@@ -317,8 +312,11 @@ impl Scheduler {
                 continue;
             };
             let Some(entry) = self.versions.get_mut(version.0) else { continue };
-            if !entry.bucket.has_one(self.queues.version_rate, now) {
-                let next = entry.bucket.next(self.queues.version_rate);
+            // Who asks for a cold start measures; and a template is not part of what a function grows by.
+            if entry.forced.is_empty()
+                && kind != Kind::Prepare
+                && let Some(next) = self.account.may_grow(entry.function, now)
+            {
                 self.dequeue(queue, version);
                 self.set_line_timer(version, next);
                 continue;
@@ -415,7 +413,7 @@ impl Scheduler {
                 return;
             }
             entry.line.remove(entry.starting);
-            self.refuse(first_without.ticket, Refusal::Overloaded, actions);
+            self.refuse(version, first_without.ticket, Refusal::Overloaded, actions);
         }
         self.settle(version, now, actions);
     }
@@ -432,7 +430,6 @@ impl Scheduler {
         let Some(entry) = self.versions.get_mut(version.0) else { return };
         self.memory.reserve(entry.memory_bytes);
         self.queues.bucket.take();
-        entry.bucket.take();
         let mut under_way =
             UnderWay { version, kind, began: now, ticket: None, asked: Start::Warm, forced: false };
         if awaited {
@@ -454,6 +451,7 @@ impl Scheduler {
         if under_way.forced {
             entry.starting_forced += 1;
         } else if kind != Kind::Prepare {
+            self.account.grow(entry.function);
             entry.starting += 1;
             entry.began += now.0;
         }
@@ -541,7 +539,7 @@ impl Scheduler {
         let Some(entry) = self.versions.get_mut(version.0) else { return false };
         let needed = entry.memory_bytes;
         let allowed = self.queues.has_place(kind, true)
-            && entry.bucket.has_one(self.queues.version_rate, now)
+            && self.account.may_grow(entry.function, now).is_none()
             && self.queues.bucket.has_one(self.queues.rate, now);
         let starts = allowed && self.make_room(needed, rank, now, actions);
         if starts {

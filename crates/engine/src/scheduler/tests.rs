@@ -30,11 +30,13 @@ impl Machine {
     }
 
     fn ordinary(&mut self, memory_mb: u64) -> VersionId {
-        self.scheduler.add_version(memory_mb * MB, false, Moment(0))
+        let function = self.scheduler.add_function(Moment(0));
+        self.scheduler.add_version(function, memory_mb * MB, false, Moment(0))
     }
 
     fn forkable(&mut self, memory_mb: u64) -> VersionId {
-        self.scheduler.add_version(memory_mb * MB, true, Moment(0))
+        let function = self.scheduler.add_function(Moment(0));
+        self.scheduler.add_version(function, memory_mb * MB, true, Moment(0))
     }
 
     fn take(&mut self) -> Vec<Action> {
@@ -289,7 +291,7 @@ fn callers_over_the_account_s_concurrency_are_refused_at_the_door() {
     let environments = machine.warm(version, 2, 0);
     machine.arrive(version, 1);
     machine.arrive(version, 1);
-    assert_eq!(machine.arrive(version, 1).0, Arrival::Throttled);
+    assert_eq!(machine.arrive(version, 1).0, Arrival::Throttled(Limit::Concurrency, SECOND));
     machine.finished(environments[0], 2);
     assert_eq!(machine.arrive(version, 3).0, Arrival::Run(environments[0], Start::Warm));
 }
@@ -467,7 +469,7 @@ fn failed_starts_end_the_line_one_by_one() {
 #[test]
 fn a_version_and_the_machine_start_no_faster_than_their_rates() {
     let mut machine = Machine::new(EngineOptions {
-        version_starts_per_second: 1,
+        function_starts_per_second: 1,
         concurrent_starts: 1000,
         memory_bytes: 1 << 50,
         ..options()

@@ -23,6 +23,10 @@ impl Moment {
     }
 }
 
+/// One function, in the scheduler's own numbering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionId(pub u64);
+
 /// One version of one function, in the scheduler's own numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionId(pub u64);
@@ -58,14 +62,34 @@ pub enum Arrival {
     Run(EnvironmentId, Start),
     /// Stand in line; an [`Action::Hand`] or [`Action::Refuse`] with this ticket follows.
     Wait(Ticket),
-    /// Too many callers already.
-    Throttled,
+    /// A limit is in the way, for so many microseconds at least.
+    Throttled(Limit, u64),
     /// The line is too long to end in time.
     Overloaded,
     /// The version may use more memory than the whole budget, so no start can ever have room.
     TooLarge,
     /// The engine is draining.
     Closing,
+}
+
+/// Which limit refuses a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Limit {
+    /// All that functions without a reservation share is in use.
+    #[error("all concurrency of the account that is not reserved is in use")]
+    Concurrency,
+    /// These functions are called more often than their share of the account may be.
+    #[error("the account's functions are called too often")]
+    Rate,
+    /// All that is reserved for the function is in use; 0 turns it off.
+    #[error("all concurrency that is reserved for the function is in use")]
+    Reserved,
+    /// The function is called more often than its reservation may be.
+    #[error("the function is called more often than its reserved concurrency allows")]
+    ReservedRate,
+    /// The function grows faster than a function may.
+    #[error("the function asks for more environments in a short time than one function may have")]
+    Growth,
 }
 
 /// Why a caller in line is sent away.

@@ -3,8 +3,7 @@
 use super::estimate::Estimate;
 use super::history::{History, Window};
 use super::odds::Odds;
-use super::rate::Bucket;
-use super::{EnvironmentId, Kind, Moment, SECOND, TemplateId, Ticket};
+use super::{EnvironmentId, FunctionId, Kind, Moment, SECOND, TemplateId, Ticket};
 use crate::Start;
 use std::collections::VecDeque;
 
@@ -60,6 +59,7 @@ struct Level {
 
 #[derive(Debug)]
 pub(super) struct Version {
+    pub(super) function: FunctionId,
     /// What one environment may use.
     pub(super) memory_bytes: u64,
     pub(super) line: VecDeque<Waiting>,
@@ -87,7 +87,6 @@ pub(super) struct Version {
     pub(super) prepare: Estimate,
     /// Of spares that were not forked.
     pub(super) odds: Odds,
-    pub(super) bucket: Bucket,
     /// How long it was quiet before its calls; and the same of its second, third, ... environment at work.
     history: History,
     window: Option<Window>,
@@ -116,8 +115,9 @@ pub(super) struct Version {
 }
 
 impl Version {
-    pub(super) fn new(memory_bytes: u64, can_fork: bool, bucket: Bucket, now: Moment) -> Self {
+    pub(super) fn new(function: FunctionId, memory_bytes: u64, can_fork: bool, now: Moment) -> Self {
         Self {
+            function,
             memory_bytes,
             line: VecDeque::new(),
             forced: VecDeque::new(),
@@ -137,7 +137,6 @@ impl Version {
             ordinary: Estimate::guess(ORDINARY),
             prepare: Estimate::guess(PREPARE),
             odds: Odds::new(),
-            bucket,
             history: History::default(),
             window: None,
             levels: vec![],

@@ -133,7 +133,8 @@ impl World<'_> {
                 self.plan_call(function);
                 let memory_bytes = self.trace.functions[function].memory_bytes;
                 let version = *self.versions[function].get_or_insert_with(|| {
-                    let version = self.scheduler.add_version(memory_bytes, true, now);
+                    let of = self.scheduler.add_function(now);
+                    let version = self.scheduler.add_version(of, memory_bytes, true, now);
                     self.functions.insert(version, function);
                     version
                 });

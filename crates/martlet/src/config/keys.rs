@@ -159,11 +159,11 @@ pub(crate) const KEYS: &[Key] = &[
         "Starts of environments in a second, all functions together",
     ),
     key(
-        "version_starts_per_second",
+        "function_starts_per_second",
         Kind::Number { min: 1, max: 100_000 },
-        Fixed("500"),
+        Fixed("100"),
         "COUNT",
-        "Starts of environments in a second, of one version of a function; ten times as many at once",
+        "Environments that one function may add in a second; ten times as many at once, and what needs more is throttled",
     ),
     key(
         "longest_wait_seconds",
@@ -192,6 +192,13 @@ pub(crate) const KEYS: &[Key] = &[
         Fixed("60"),
         "SECONDS",
         "How long an asynchronous event waits after its function has failed, twice as long after the second time; Lambda's is 60, less is for tests",
+    ),
+    key(
+        "calls_per_second",
+        Kind::Number { min: 0, max: 100_000 },
+        Fixed("10"),
+        "COUNT",
+        "Invocations in a second for each unit of concurrency, of a function that has reserved some and of all others together; 0 is no limit",
     ),
     key(
         "drain_seconds",

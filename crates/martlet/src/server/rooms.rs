@@ -14,7 +14,7 @@ use martlet_aws::pipeline::{Internal, Pipeline, ServiceError};
 use martlet_engine::{Engine, EngineOptions};
 use martlet_environment::{Deployment, Host, HostOptions, Runtimes, StartMode};
 use martlet_events::{AsyncInvocations, Destinations, EventsOptions};
-use martlet_functions::{Functions, Observer, OpenError};
+use martlet_functions::{Function, Functions, Observer, OpenError};
 use martlet_gateway::{GatewayOptions, Head};
 use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode, RandomError};
 use martlet_model::FunctionArn;
@@ -180,7 +180,8 @@ fn engine_options(config: &Config) -> EngineOptions {
         freeze_after: FREEZE_AFTER,
         spares: config.spares,
         longest_wait: config.longest_wait,
-        version_starts_per_second: config.version_starts_per_second,
+        calls_per_second: config.calls_per_second,
+        function_starts_per_second: config.function_starts_per_second,
         starts_per_second: config.starts_per_second,
         ..EngineOptions::default()
     }
@@ -224,6 +225,10 @@ impl Observer for Watch {
                 |deployment: &Deployment| (deployment.version.version, deployment.version.revision.clone());
             current.iter().any(|deployment| of(deployment) == of(environment))
         });
+    }
+
+    fn attached(&self, function: &FunctionArn, picture: Option<&Function>) {
+        self.engine.reserve(function, picture.and_then(|picture| picture.attached().reserved_concurrency));
     }
 }
 
