@@ -149,7 +149,9 @@ def test_every_other_operation_of_the_model_answers_that_it_is_not_built(server)
               "GetFunctionRecursionConfig",
               "CreateAlias", "GetAlias", "UpdateAlias", "DeleteAlias", "ListAliases", "AddPermission", "RemovePermission",
               "GetPolicy", "PutResourcePolicy", "GetResourcePolicy", "DeleteResourcePolicy"}
-    served |= {"PutFunctionConcurrency", "GetFunctionConcurrency", "DeleteFunctionConcurrency"}
+    served |= {"PutFunctionConcurrency", "GetFunctionConcurrency", "DeleteFunctionConcurrency",
+               "PutProvisionedConcurrencyConfig", "GetProvisionedConcurrencyConfig",
+               "DeleteProvisionedConcurrencyConfig", "ListProvisionedConcurrencyConfigs"}
     client = aws.client(server, validate=False)
     silent = []
     for operation in client.meta.service_model.operation_names:

@@ -1,5 +1,6 @@
 use super::*;
 use bytes::Bytes;
+use martlet_environment::InitType;
 use martlet_model::Timestamp;
 use martlet_model::{
     AccountId, Code, Configuration, FunctionName, FunctionVersion, Region, RequestId, RuntimeName,
@@ -19,6 +20,7 @@ struct World {
     prepared: AtomicUsize,
     forked: AtomicUsize,
     refuse_starts: bool,
+    init_fails: bool,
     /// Functions can be forked.
     forks: bool,
     /// The template that lives now: set to false, it ends.
@@ -61,12 +63,12 @@ impl Host for Played {
         self.0.forks
     }
 
-    async fn start(&self, _: Arc<Deployment>) -> Result<Fake, Full> {
+    async fn start(&self, _: Arc<Deployment>, _: InitType) -> Result<Fake, Full> {
         tokio::task::yield_now().await;
         if self.0.refuse_starts { Err(Full) } else { Ok(self.environment()) }
     }
 
-    async fn prepare(&self, _: Arc<Deployment>) -> Result<Prepared<FakeTemplate, Fake>, Full> {
+    async fn prepare(&self, _: Arc<Deployment>, _: InitType) -> Result<Prepared<FakeTemplate, Fake>, Full> {
         tokio::task::yield_now().await;
         if self.0.refuse_starts {
             return Err(Full);
@@ -77,7 +79,7 @@ impl Host for Played {
         Ok(Prepared::Template(FakeTemplate { world: Arc::clone(&self.0), alive }))
     }
 
-    async fn fork(&self, template: Arc<FakeTemplate>) -> Result<Fake, Full> {
+    async fn fork(&self, template: Arc<FakeTemplate>, _: InitType) -> Result<Fake, Full> {
         tokio::task::yield_now().await;
         if !*template.alive.borrow() {
             return Err(Full);
@@ -149,6 +151,10 @@ impl ExecutionEnvironment for Fake {
 
     fn freeze(&mut self) {
         self.world.frozen.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_initialized(&self) -> bool {
+        !self.world.init_fails
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -322,7 +328,10 @@ async fn callers_over_the_limit_are_throttled_and_callers_in_line_can_leave() {
     let waiting = call("b");
     until("one waits: there is memory for one", || engine.counts().iter().any(|c| c.counts.waiting == 1))
         .await;
-    assert!(matches!(engine.invoke(&d, event("c")).await, Err(Rejected::Throttled { limit: Limit::Concurrency, .. })));
+    assert!(matches!(
+        engine.invoke(&d, event("c")).await,
+        Err(Rejected::Throttled { limit: Limit::Concurrency, .. })
+    ));
     waiting.abort();
     assert!(waiting.await.is_err());
     assert_eq!(engine.counts()[0].counts.waiting, 0);

@@ -2,7 +2,7 @@
 //!
 //! [`martlet_environment::Host`] is the real one; tests play it.
 
-use martlet_environment::{Completion, Deployment};
+use martlet_environment::{Completion, Deployment, InitType};
 use martlet_model::Invocation;
 use std::future::Future;
 use std::sync::Arc;
@@ -24,18 +24,21 @@ pub trait Host: Send + Sync + 'static {
     fn start(
         &self,
         deployment: Arc<Deployment>,
+        init: InitType,
     ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send;
 
     /// Runs the init phase once, and makes a template of what comes of it if that can be.
     fn prepare(
         &self,
         deployment: Arc<Deployment>,
+        init: InitType,
     ) -> impl Future<Output = Result<Prepared<Self::Template, Self::Environment>, Self::StartError>> + Send;
 
     /// Starts an environment by a fork of a template.
     fn fork(
         &self,
         template: Arc<Self::Template>,
+        init: InitType,
     ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send;
 
     /// Whether a fork failed because its template has ended: another template may do.
@@ -86,6 +89,9 @@ pub trait ExecutionEnvironment: Send + 'static {
     /// Stops the clock of an idle environment.
     fn freeze(&mut self);
 
+    /// Whether its init phase went well. Otherwise that runs again with its first event.
+    fn is_initialized(&self) -> bool;
+
     /// Memory it held when it was last measured, in bytes.
     fn memory_bytes(&self) -> u64;
 
@@ -108,15 +114,17 @@ impl Host for Arc<martlet_environment::Host> {
     fn start(
         &self,
         deployment: Arc<Deployment>,
+        init: InitType,
     ) -> impl Future<Output = Result<Self::Environment, Self::StartError>> + Send {
-        martlet_environment::Host::start(self, deployment)
+        martlet_environment::Host::start_as(self, deployment, init)
     }
 
     async fn prepare(
         &self,
         deployment: Arc<Deployment>,
+        init: InitType,
     ) -> Result<Prepared<Self::Template, Self::Environment>, Self::StartError> {
-        Ok(match martlet_environment::Host::prepare(self, deployment).await? {
+        Ok(match martlet_environment::Host::prepare_as(self, deployment, init).await? {
             martlet_environment::Prepared::Template(template) => Prepared::Template(template),
             martlet_environment::Prepared::Environment { environment, unforkable } => {
                 Prepared::Environment { environment, unforkable: unforkable.is_some() }
@@ -124,8 +132,12 @@ impl Host for Arc<martlet_environment::Host> {
         })
     }
 
-    async fn fork(&self, template: Arc<Self::Template>) -> Result<Self::Environment, Self::StartError> {
-        martlet_environment::Host::fork(self, &template).await
+    async fn fork(
+        &self,
+        template: Arc<Self::Template>,
+        init: InitType,
+    ) -> Result<Self::Environment, Self::StartError> {
+        martlet_environment::Host::fork_as(self, &template, init).await
     }
 
     fn is_template_gone(error: &Self::StartError) -> bool {
@@ -166,6 +178,10 @@ impl ExecutionEnvironment for martlet_environment::Environment {
 
     fn freeze(&mut self) {
         self.freeze();
+    }
+
+    fn is_initialized(&self) -> bool {
+        self.is_initialized()
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -14,11 +14,12 @@ mod warm;
 
 pub use host::{ExecutionEnvironment, Host, Prepared, Template};
 pub use options::EngineOptions;
-pub use scheduler::{Counts, Limit};
+pub use scheduler::{Counts, Limit, Provisioned, Unprovided};
 
 use martlet_environment::{Completed, Completion, Deployment};
 use martlet_model::{FunctionArn, Invocation, Version};
-use shared::Shared;
+use scheduler::VersionId;
+use shared::{Key, Shared};
 use std::sync::Arc;
 use std::time::Duration;
 use warm::Place;
@@ -191,15 +192,47 @@ impl<H: Host> Engine<H> {
     /// Gives a function so much of the account's concurrency for itself, and no more; `None` lets it share with others. Callers
     /// that it has may stay.
     pub fn reserve(&self, function: &FunctionArn, concurrency: Option<u32>) {
-        let now = self.shared.now();
-        let mut state = self.shared.lock();
-        let state = &mut *state;
-        if concurrency.is_none() && !state.functions.contains_key(function) {
-            return;
-        }
-        let id = state.function(function, now);
-        state.scheduler.reserve(id, concurrency.map(|most| most as usize), now);
-        state.forget_function(function);
+        self.shared.decide(|state, now, _| {
+            if concurrency.is_none() && !state.functions.contains_key(function) {
+                return;
+            }
+            let id = state.function(function, now);
+            state.scheduler.reserve(id, concurrency.map(|most| most as usize), now);
+            state.forget_function(function);
+        });
+    }
+
+    /// Keeps so many environments of each of these versions of a function started from now on, and none of its other versions.
+    pub fn provision(&self, function: &FunctionArn, wanted: &[(Arc<Deployment>, u32)]) {
+        self.shared.decide(|state, now, actions| {
+            let has_some =
+                state.functions.get(function).is_some_and(|id| state.scheduler.has_provisioned(*id));
+            if wanted.is_empty() && !has_some {
+                return;
+            }
+            let of_function = state.known.iter().filter(|(key, _)| key.0.version.function == *function);
+            let mut targets: Vec<(VersionId, u32)> = of_function.map(|(_, version)| (*version, 0)).collect();
+            for (deployment, count) in wanted {
+                let version = match state.known.get(&Key::new(deployment)) {
+                    Some(version) => *version,
+                    None => self.shared.meet(state, deployment, now),
+                };
+                targets.retain(|(known, _)| *known != version);
+                targets.push((version, *count));
+            }
+            for (version, count) in targets {
+                state.scheduler.provision(version, count as usize, now, actions);
+            }
+            state.forget_function(function);
+        });
+    }
+
+    /// What is provisioned of a version at this moment.
+    #[must_use]
+    pub fn provisioned(&self, deployment: &Arc<Deployment>) -> Provisioned {
+        let state = self.shared.lock();
+        let version = state.known.get(&Key::new(deployment));
+        version.map(|version| state.scheduler.provisioned(*version)).unwrap_or_default()
     }
 
     /// What every version with environments or callers has at this moment.

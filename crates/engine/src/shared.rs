@@ -6,7 +6,7 @@ use crate::scheduler::{
 };
 use crate::warm::{Busy, Handed};
 use crate::{EngineOptions, Rejected};
-use martlet_environment::Deployment;
+use martlet_environment::{Deployment, InitType};
 use martlet_model::FunctionArn;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,6 +92,10 @@ impl<H: Host> State<H> {
                 id
             }
         }
+    }
+
+    fn init_type(&self, start: StartId) -> InitType {
+        if self.scheduler.is_provisioned(start) { InitType::Provisioned } else { InitType::OnDemand }
     }
 
     /// Drops the number of a function that the scheduler has forgotten.
@@ -272,19 +276,21 @@ impl<H: Host> Shared<H> {
     }
 
     fn start(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId) {
+        let init = state.init_type(start);
         self.run_init(state, start, version, move |shared, deployment| async move {
-            shared.started(start, shared.host.start(deployment).await?);
+            shared.started(start, shared.host.start(deployment, init).await?);
             Ok(())
         });
     }
 
     fn prepare(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId) {
+        let init = state.init_type(start);
         self.run_init(state, start, version, move |shared, deployment| async move {
-            match shared.host.prepare(deployment).await? {
+            match shared.host.prepare(deployment, init).await? {
                 Prepared::Template(template) => shared.prepared(start, Arc::new(template)),
                 Prepared::Environment { environment, unforkable } => {
                     let memory_bytes = environment.memory_bytes();
-                    shared.admit(environment, |scheduler, now, actions| {
+                    shared.admit(start, environment, |scheduler, now, actions| {
                         scheduler.prepared_environment(start, unforkable, memory_bytes, now, actions)
                     });
                 }
@@ -317,10 +323,11 @@ impl<H: Host> Shared<H> {
     fn fork(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId, template: TemplateId) {
         let deployment = state.deployments.get(&version).cloned();
         let source = state.templates.get(&template).cloned();
+        let init = state.init_type(start);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             let Some(source) = source else { return shared.template_gone(start, template) };
-            match shared.host.fork(source).await {
+            match shared.host.fork(source, init).await {
                 Ok(environment) => shared.started(start, environment),
                 Err(error) if H::is_template_gone(&error) => shared.template_gone(start, template),
                 Err(error) => shared.start_failed(start, deployment.as_deref(), describe(&error)),
@@ -330,18 +337,23 @@ impl<H: Host> Shared<H> {
 
     fn started(self: &Arc<Self>, start: StartId, environment: H::Environment) {
         let memory_bytes = environment.memory_bytes();
-        self.admit(environment, |scheduler, now, actions| {
+        self.admit(start, environment, |scheduler, now, actions| {
             scheduler.started(start, memory_bytes, now, actions)
         });
     }
 
-    /// Takes a new environment in, which `number` gives its number.
+    /// Takes a new environment in, which `number` gives its number. One that is to be kept has to be of use.
     fn admit(
         self: &Arc<Self>,
+        start: StartId,
         environment: H::Environment,
         number: impl FnOnce(&mut Scheduler, Moment, &mut Vec<Action>) -> EnvironmentId,
     ) {
         self.decide(|state, now, actions| {
+            if state.scheduler.keeps(start) && !environment.is_initialized() {
+                state.scheduler.init_failed(start, now, actions);
+                return self.stop(state, environment);
+            }
             let id = number(&mut state.scheduler, now, actions);
             self.watch(state, id, &environment);
             state.park(id, environment);

@@ -87,6 +87,7 @@ impl Environment {
         let log_stream: Arc<str> = stream_name(&plan.deployment, host.now(), &id).into();
         let configuration = &plan.deployment.version.configuration;
         let timeout = Duration::from_secs(u64::from(configuration.timeout_seconds));
+        let init_type = plan.init;
         let now = Instant::now();
         let (life, launching): (_, Launching) = match birth {
             Birth::Ordinary => {
@@ -95,15 +96,16 @@ impl Environment {
             Birth::Template => {
                 (Life::template(now, timeout), Box::pin(host.launch(&plan, &log_stream, Role::Template)))
             }
-            Birth::Fork { template, init } => {
-                (Life::forked(now, timeout, init), Box::pin(template.fork(Arc::clone(&log_stream))))
-            }
+            Birth::Fork { template, init } => (
+                Life::forked(now, timeout, init),
+                Box::pin(template.fork(Arc::clone(&log_stream), init_type)),
+            ),
         };
         let journal =
             Journal::new(host.telemetry().clone(), Arc::clone(&plan.log_group_arn), Arc::clone(&log_stream));
         Ok(Self {
-            life,
-            lines: Lines::new(&configuration.logging),
+            life: life.init_within(init_type.limit(timeout)),
+            lines: Lines::new(&configuration.logging, init_type),
             host,
             id,
             plan,
@@ -226,6 +228,12 @@ impl Environment {
                 watch.await;
             }
         }
+    }
+
+    /// Whether its init phase is over and went well; otherwise it runs again inside the first invocation.
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.life.is_initialized()
     }
 
     /// Memory it held when its last invocation ended, in bytes; before the first one, at this moment.

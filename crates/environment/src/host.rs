@@ -8,7 +8,7 @@ use crate::runtime_template::RuntimeTemplates;
 use crate::runtimes::{MissingRuntime, Runtimes};
 use crate::template::Template;
 use crate::variables::{FORK_VARIABLE, WRAPPER_VARIABLE};
-use crate::{Deployment, log};
+use crate::{Deployment, InitType, log};
 use martlet_model::{RuntimeFamily, Timestamp};
 use martlet_sandbox::{LaunchError, Launcher};
 use martlet_telemetry::{Clock, Telemetry, log_group_arn};
@@ -126,13 +126,25 @@ impl Host {
         self.runtime_templates.ready()
     }
 
-    /// Starts an environment and returns when its init phase is over, 10 s at most. A failed init phase is no error: the
-    /// environment then runs it again inside its first invocation.
+    /// Starts an environment and returns when its init phase is over, 10 s at most, or 130 s and more where it is
+    /// provisioned. A failed init phase is no error: the environment then runs it again inside its first invocation.
     ///
     /// # Errors
     /// [`StartError`] when the platform could not make the sandbox. Nothing of it is left.
     pub async fn start(self: &Arc<Self>, deployment: Arc<Deployment>) -> Result<Environment, StartError> {
-        let plan = self.plan(deployment)?;
+        self.start_as(deployment, InitType::OnDemand).await
+    }
+
+    /// [`Host::start`], for what the function is told.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub async fn start_as(
+        self: &Arc<Self>,
+        deployment: Arc<Deployment>,
+        init: InitType,
+    ) -> Result<Environment, StartError> {
+        let plan = self.plan(deployment, init)?;
         let mut environment = Environment::new(Arc::clone(self), plan, Birth::Ordinary)?;
         environment.initialize().await?;
         self.say_mode(&mut environment);
@@ -145,11 +157,23 @@ impl Host {
     /// # Errors
     /// As [`Host::start`].
     pub async fn prepare(self: &Arc<Self>, deployment: Arc<Deployment>) -> Result<Prepared, StartError> {
+        self.prepare_as(deployment, InitType::OnDemand).await
+    }
+
+    /// [`Host::prepare`], for what the function's init code is told.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub async fn prepare_as(
+        self: &Arc<Self>,
+        deployment: Arc<Deployment>,
+        init: InitType,
+    ) -> Result<Prepared, StartError> {
         if let Err(reason) = self.can_fork(&deployment) {
-            let environment = self.start(deployment).await?;
+            let environment = self.start_as(deployment, init).await?;
             return Ok(Prepared::Environment { environment, unforkable: Some(reason) });
         }
-        let plan = self.plan(Arc::clone(&deployment))?;
+        let plan = self.plan(Arc::clone(&deployment), init)?;
         let configuration = &deployment.version.configuration;
         if let Some(interpreter) = self.runtimes.find(&configuration.runtime) {
             self.runtime_templates.want(configuration, interpreter);
@@ -184,10 +208,26 @@ impl Host {
     /// [`StartError::TemplateGone`] when the template has ended, and otherwise when the platform could not make the sandbox.
     /// Nothing of it is left.
     pub async fn fork(self: &Arc<Self>, template: &Arc<Template>) -> Result<Environment, StartError> {
+        self.fork_as(template, InitType::OnDemand).await
+    }
+
+    /// [`Host::fork`], for what the forked process is told.
+    ///
+    /// # Errors
+    /// As [`Host::fork`].
+    pub async fn fork_as(
+        self: &Arc<Self>,
+        template: &Arc<Template>,
+        init: InitType,
+    ) -> Result<Environment, StartError> {
         let deployment = template.deployment();
+        let plan = match template.plan() {
+            plan if plan.init == init => Arc::clone(plan),
+            plan => Arc::new(Plan { init, ..Plan::clone(plan) }),
+        };
         let init = template.take_init();
         let birth = Birth::Fork { template: Arc::clone(template), init };
-        let mut environment = Environment::new(Arc::clone(self), Arc::clone(template.plan()), birth)?;
+        let mut environment = Environment::new(Arc::clone(self), plan, birth)?;
         let initialized = environment.initialize().await;
         template.refill();
         match initialized {
@@ -252,7 +292,7 @@ impl Host {
         }
     }
 
-    fn plan(&self, deployment: Arc<Deployment>) -> Result<Arc<Plan>, StartError> {
+    fn plan(&self, deployment: Arc<Deployment>, init: InitType) -> Result<Arc<Plan>, StartError> {
         let version = &deployment.version;
         let runtime = &version.configuration.runtime;
         self.runtimes.check(runtime).map_err(StartError::Runtime)?;
@@ -268,6 +308,7 @@ impl Host {
             log_group,
             architecture: version.configuration.architecture.as_str().into(),
             deployment,
+            init,
         }))
     }
 

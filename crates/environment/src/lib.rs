@@ -28,6 +28,7 @@ mod ending;
 mod environment;
 mod frame;
 mod host;
+mod init_type;
 mod life;
 mod log;
 mod modes;
@@ -42,6 +43,7 @@ mod variables;
 
 pub use environment::Environment;
 pub use host::{Host, HostOptions, Prepared, StartError};
+pub use init_type::InitType;
 pub use modes::StartMode;
 pub use outcome::{Completed, Completion, FunctionError};
 pub use runtimes::{Interpreter, MissingRuntime, Places, Runtimes};

@@ -118,6 +118,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Life {
     phase: Phase,
     timeout: Duration,
+    init_within: Duration,
     /// A successful init phase that no invocation has been billed for.
     init: Option<Duration>,
 }
@@ -136,28 +137,40 @@ enum Phase {
 }
 
 impl Life {
+    fn begun(phase: Phase, timeout: Duration, init: Option<Duration>) -> Self {
+        Self { phase, timeout, init_within: Duration::from_millis(INIT_MILLIS), init }
+    }
+
     /// An environment whose process starts now; `timeout` is the function's.
     pub(crate) fn new(now: Instant, timeout: Duration) -> Self {
-        Self { phase: Phase::Starting { since: now }, timeout, init: None }
+        Self::begun(Phase::Starting { since: now }, timeout, None)
     }
 
     /// A process that is to become a template.
     pub(crate) fn template(now: Instant, timeout: Duration) -> Self {
-        Self { phase: Phase::Preparing { since: now }, timeout, init: None }
+        Self::begun(Phase::Preparing { since: now }, timeout, None)
     }
 
     /// An environment that is forked now. `init` is the template's init phase, if this environment is the one that is
     /// billed for it.
     pub(crate) fn forked(now: Instant, timeout: Duration, init: Option<Duration>) -> Self {
-        Self { phase: Phase::Restoring { since: now }, timeout, init }
+        Self::begun(Phase::Restoring { since: now }, timeout, init)
+    }
+
+    /// The same with another limit of the first init phase.
+    pub(crate) fn init_within(self, limit: Duration) -> Self {
+        Self { init_within: limit, ..self }
+    }
+
+    /// Whether its init phase is over and went well.
+    pub(crate) fn is_initialized(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Running { .. })
     }
 
     /// When [`Life::expire`] wants to be called, if nothing else happens before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Starting { since } | Phase::Preparing { since } => {
-                Some(since + Duration::from_millis(INIT_MILLIS))
-            }
+            Phase::Starting { since } | Phase::Preparing { since } => Some(since + self.init_within),
             Phase::Restoring { since } => Some(since + Duration::from_millis(RESTORE_MILLIS)),
             Phase::Restarting { begun, .. } | Phase::Running { begun } => Some(begun + self.timeout),
             Phase::Parked | Phase::Broken | Phase::Idle | Phase::Over => None,

@@ -1,7 +1,6 @@
 //! The process behind an environment: how it is started, and how to hear from it.
 
 use crate::Deployment;
-use crate::StartError;
 use crate::bootstraps::{
     self, Compiled, PARK_FD, RUNTIME_DIR, RUNTIME_TEMPLATE_VARIABLE, TELEMETRY_FD, TEMPLATE_VARIABLE,
 };
@@ -13,7 +12,10 @@ use crate::outcome::Exit;
 use crate::runtime_api::RuntimeApi;
 use crate::runtimes::Interpreter;
 use crate::stock::Stock;
-use crate::variables::{self, LOG_STREAM_VARIABLE, RUNTIME_API_PORT, TASK_DIR, WRAPPER_VARIABLE, variables};
+use crate::variables::{
+    self, INIT_TYPE_VARIABLE, LOG_STREAM_VARIABLE, RUNTIME_API_PORT, TASK_DIR, WRAPPER_VARIABLE, variables,
+};
+use crate::{InitType, StartError};
 use bytes::Bytes;
 use martlet_model::{Invocation, RuntimeFamily, RuntimeName, Timestamp, limits};
 use martlet_sandbox::{
@@ -62,6 +64,7 @@ pub(crate) struct Plan {
     pub(crate) log_group: String,
     pub(crate) log_group_arn: Arc<str>,
     pub(crate) architecture: Arc<str>,
+    pub(crate) init: InitType,
 }
 
 /// What a process is started to be.
@@ -162,9 +165,9 @@ impl Kit {
         Ok(Self { shell, ends: Ends { channel, log }, descriptors })
     }
 
-    /// Takes it for a fork that will log to `log_stream`: the forked process finds itself told so.
-    pub(crate) fn open(mut self, log_stream: &str) -> (Shell, Ends, Vec<(OwnedFd, i32)>) {
-        let env = BTreeMap::from([(LOG_STREAM_VARIABLE, log_stream)]);
+    /// Takes it for a fork that will log to `log_stream`: the forked process finds itself told so, and what it is for.
+    pub(crate) fn open(mut self, log_stream: &str, init: InitType) -> (Shell, Ends, Vec<(OwnedFd, i32)>) {
+        let env = BTreeMap::from([(LOG_STREAM_VARIABLE, log_stream), (INIT_TYPE_VARIABLE, init.as_str())]);
         self.ends.channel.restore(&RestoreMeta { env: &env });
         (self.shell, self.ends, self.descriptors)
     }
@@ -465,7 +468,7 @@ fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
     let version = &plan.deployment.version;
     let configuration = &version.configuration;
     let template = role == Role::Template;
-    let mut env = variables(version, &plan.log_group, log_stream);
+    let mut env = variables(version, &plan.log_group, log_stream, plan.init);
     if template {
         let (name, value) = TEMPLATE_VARIABLE;
         env.push((name.to_owned(), value.to_owned()));

@@ -171,7 +171,8 @@ impl RuntimeTemplate {
     ) -> Result<Process, LaunchFailure> {
         let version = &plan.deployment.version;
         launcher.furnish(&self.sandbox, furnishing(plan)).await.map_err(StartError::Sandbox)?;
-        let env: BTreeMap<_, _> = variables(version, &plan.log_group, log_stream).into_iter().collect();
+        let env: BTreeMap<_, _> =
+            variables(version, &plan.log_group, log_stream, plan.init).into_iter().collect();
         self.channel.tell_function(&FunctionMeta { env: &env });
         Ok(Process::of_template(launcher, Arc::new(self.sandbox), self.channel, self.log, self.parking))
     }

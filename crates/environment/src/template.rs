@@ -1,9 +1,9 @@
 //! Templates: initialised processes that wait to be forked.
 
-use crate::Deployment;
 use crate::host::{Host, StartError};
 use crate::process::{Kit, LaunchFailure, Plan, Process, TemplateProcess};
 use crate::stock::Stock;
+use crate::{Deployment, InitType};
 use martlet_sandbox::{ExitWatch, ForkError, Parking, Sandbox, Shell};
 use std::fmt;
 use std::future::Future;
@@ -144,10 +144,14 @@ impl Template {
 
     /// Forks a process into a shell. It has been told that it logs to `log_stream`, and is not ready yet. The shell is not
     /// replaced before [`Template::refill`]: making one would take the processor from what has just been forked.
-    pub(crate) async fn fork(self: Arc<Self>, log_stream: Arc<str>) -> Result<Process, LaunchFailure> {
+    pub(crate) async fn fork(
+        self: Arc<Self>,
+        log_stream: Arc<str>,
+        init: InitType,
+    ) -> Result<Process, LaunchFailure> {
         let mut first = true;
         loop {
-            let (shell, ends, descriptors) = self.stock.take().await?.open(&log_stream);
+            let (shell, ends, descriptors) = self.stock.take().await?.open(&log_stream, init);
             let (forked, begun) = self.fork_into(shell, descriptors).await;
             match forked {
                 Ok(sandbox) => return Ok(Process::forked(sandbox, ends, begun, self.parked_bytes)),

@@ -1,5 +1,6 @@
 //! The environment variables of a function.
 
+use crate::InitType;
 use crate::bootstraps::{RUNTIME_DIR, TELEMETRY_FD};
 use martlet_model::function::LogFormat;
 use martlet_model::{FunctionVersion, RuntimeFamily, RuntimeName};
@@ -10,7 +11,8 @@ pub(crate) const TASK_DIR: &str = "/var/task";
 /// Port of the Runtime API on the sandbox's own loopback.
 pub(crate) const RUNTIME_API_PORT: u16 = 9001;
 
-/// The one variable whose value is an environment's own.
+/// The variables whose values are an environment's own.
+pub(crate) const INIT_TYPE_VARIABLE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 pub(crate) const LOG_STREAM_VARIABLE: &str = "AWS_LAMBDA_LOG_STREAM_NAME";
 /// The program that a function wants its interpreter to be started by.
 pub(crate) const WRAPPER_VARIABLE: &str = "AWS_LAMBDA_EXEC_WRAPPER";
@@ -106,7 +108,12 @@ fn owned(all: BTreeMap<&str, String>) -> Vec<(String, String)> {
 /// Every variable of an environment that runs `version` and logs to `group` and `stream`, in the order of their names.
 ///
 /// There are no credentials among them: functions have no identity of their own yet.
-pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) -> Vec<(String, String)> {
+pub(crate) fn variables(
+    version: &FunctionVersion,
+    group: &str,
+    stream: &str,
+    init: InitType,
+) -> Vec<(String, String)> {
     let configuration = &version.configuration;
     let mut all: BTreeMap<&str, String> = BTreeMap::new();
 
@@ -142,7 +149,7 @@ pub(crate) fn variables(version: &FunctionVersion, group: &str, stream: &str) ->
     set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", configuration.memory_mb.to_string());
     set("AWS_LAMBDA_FUNCTION_NAME", version.function.name.to_string());
     set("AWS_LAMBDA_FUNCTION_VERSION", version.version.to_string());
-    set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".into());
+    set(INIT_TYPE_VARIABLE, init.as_str().into());
     set("AWS_LAMBDA_LOG_GROUP_NAME", group.into());
     set(LOG_STREAM_VARIABLE, stream.into());
     set("AWS_LAMBDA_RUNTIME_API", format!("127.0.0.1:{RUNTIME_API_PORT}"));
@@ -180,7 +187,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_function_sees_what_lambda_shows_it() {
-        let all = variables(&version("python3.12"), "/aws/lambda/hello", "2026/01/01/[$LATEST]0");
+        let all = variables(
+            &version("python3.12"),
+            "/aws/lambda/hello",
+            "2026/01/01/[$LATEST]0",
+            InitType::OnDemand,
+        );
         for (name, expected) in [
             ("_HANDLER", "app.handler"),
             ("LAMBDA_TASK_ROOT", "/var/task"),
@@ -210,7 +222,10 @@ pub(crate) mod tests {
         ] {
             assert_eq!(value(&all, absent), None, "{absent}");
         }
-        assert_eq!(value(&variables(&version("provided.al2023"), "g", "s"), "AWS_EXECUTION_ENV"), None);
+        assert_eq!(
+            value(&variables(&version("provided.al2023"), "g", "s", InitType::OnDemand), "AWS_EXECUTION_ENV"),
+            None
+        );
     }
 
     #[test]
@@ -227,7 +242,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_interpreter_without_a_function_finds_its_way_as_one_with_it_does() {
-        let with = variables(&version("nodejs20.x"), "g", "s");
+        let with = variables(&version("nodejs20.x"), "g", "s", InitType::OnDemand);
         for (name, expected) in of_runtime(&RuntimeName::new("nodejs20.x")) {
             assert_eq!(value(&with, &name), Some(expected), "{name}");
         }
@@ -248,10 +263,11 @@ pub(crate) mod tests {
         ] {
             environment.insert(name.into(), value.into());
         }
-        let all = variables(&version, "g", "s");
+        let all = variables(&version, "g", "s", InitType::Provisioned);
         assert_eq!(value(&all, "PATH").as_deref(), Some("/mine"));
         assert_eq!(value(&all, "TZ").as_deref(), Some("Asia/Tokyo"));
         assert_eq!(value(&all, "MINE").as_deref(), Some("1"));
+        assert_eq!(value(&all, INIT_TYPE_VARIABLE).as_deref(), Some("provisioned-concurrency"));
         assert_eq!(value(&all, "_MINE"), None);
         assert_eq!(value(&all, "AWS_REGION").as_deref(), Some("eu-west-3"));
         assert_eq!(value(&all, "_HANDLER").as_deref(), Some("app.handler"));

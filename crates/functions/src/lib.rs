@@ -16,6 +16,7 @@ mod machine;
 pub mod package;
 mod packages;
 mod policy;
+mod provisioned;
 mod record;
 mod registry;
 mod stored;

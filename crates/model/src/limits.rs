@@ -34,6 +34,8 @@ pub const ENVIRONMENT_BYTES: usize = 4 * 1024;
 pub const CLIENT_CONTEXT_BYTES: usize = 3_583;
 /// How long the init phase may take, in milliseconds.
 pub const INIT_MILLIS: u64 = 10_000;
+/// How long it may take at least where the environment is provisioned, in milliseconds.
+pub const PROVISIONED_INIT_MILLIS: u64 = 130_000;
 /// How much of an invocation's log `LogType=Tail` returns, in bytes.
 pub const LOG_TAIL_BYTES: usize = 4 * 1024;
 /// Concurrent executions of an account.

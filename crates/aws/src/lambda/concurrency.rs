@@ -141,7 +141,11 @@ mod tests {
             (50, 1, 0, Err((0, 50))),
             (50, 0, 0, Ok(())),
         ] {
-            assert_eq!(fits(concurrency, share, others), expected, "{share} of {concurrency} beside {others}");
+            assert_eq!(
+                fits(concurrency, share, others),
+                expected,
+                "{share} of {concurrency} beside {others}"
+            );
         }
     }
 }

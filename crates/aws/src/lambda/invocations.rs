@@ -1,6 +1,6 @@
 //! What Invoke needs of the rooms that run functions.
 
-use martlet_engine::{Engine, Host, Ran, Rejected, Wanted};
+use martlet_engine::{Engine, Host, Provisioned, Ran, Rejected, Wanted};
 use martlet_environment::Deployment;
 use martlet_events::{AcceptError, AsyncInvocations, Event};
 use martlet_model::Invocation;
@@ -20,6 +20,9 @@ pub trait Invocations: Send + Sync + 'static {
         invocation: Invocation,
         wanted: Wanted,
     ) -> BoxFuture<'a, Result<Ran, Rejected>>;
+
+    /// What is provisioned of a version at this moment.
+    fn provisioned(&self, deployment: &Arc<Deployment>) -> Provisioned;
 
     /// Takes one that may run later. It is on stable storage when this resolves to `Ok`.
     fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>>;
@@ -47,6 +50,10 @@ impl<H: Host> Invocations for EngineInvocations<H> {
         wanted: Wanted,
     ) -> BoxFuture<'a, Result<Ran, Rejected>> {
         Box::pin(self.engine.run(deployment, invocation, wanted))
+    }
+
+    fn provisioned(&self, deployment: &Arc<Deployment>) -> Provisioned {
+        self.engine.provisioned(deployment)
     }
 
     fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>> {

@@ -22,6 +22,7 @@ mod packages;
 mod paging;
 mod permissions;
 mod recursion;
+mod provisioned;
 mod request;
 mod resource_policies;
 mod starts;
@@ -82,6 +83,10 @@ impl Lambda {
             .on(concurrency::PUT, concurrency::put_function_concurrency)?
             .on(concurrency::GET, concurrency::get_function_concurrency)?
             .on(concurrency::DELETE, concurrency::delete_function_concurrency)?
+            .on(provisioned::PUT, provisioned::put_provisioned_concurrency_config)?
+            .on(provisioned::GET, provisioned::get_provisioned_concurrency_config)?
+            .on(provisioned::DELETE, provisioned::delete_provisioned_concurrency_config)?
+            .on(provisioned::LIST, provisioned::list_provisioned_concurrency_configs)?
             .on(ACCOUNT, account::get_account_settings)?
             .on(TAG, tags::tag_resource)?
             .on(UNTAG, tags::untag_resource)?

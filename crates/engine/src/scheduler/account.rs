@@ -83,6 +83,10 @@ impl Account {
         }))
     }
 
+    pub(super) fn has_provisioned(&self, function: FunctionId) -> bool {
+        self.shares.get(function.0).is_some_and(|share| share.provisioned > 0)
+    }
+
     pub(super) fn knows(&self, function: FunctionId) -> bool {
         self.shares.get(function.0).is_some()
     }
@@ -104,7 +108,8 @@ impl Account {
 
     /// Forgets a function that has nothing.
     fn tidy(&mut self, function: FunctionId) {
-        let is_bare = |share: &Share| share.versions == 0 && share.reserved.is_none() && share.provisioned == 0;
+        let is_bare =
+            |share: &Share| share.versions == 0 && share.reserved.is_none() && share.provisioned == 0;
         if self.shares.get(function.0).is_some_and(is_bare) {
             self.shares.remove(function.0);
         }
@@ -125,11 +130,11 @@ impl Account {
         self.tidy(function);
     }
 
-    /// Says how much is provisioned for a function, all its versions together.
-    pub(super) fn provision(&mut self, function: FunctionId, provisioned: usize) {
+    /// One of the function's versions has so much provisioned instead of what it had before.
+    pub(super) fn provision(&mut self, function: FunctionId, before: usize, now: usize) {
         let Some(share) = self.shares.get_mut(function.0) else { return };
         self.pooled -= share.pooled();
-        share.provisioned = provisioned;
+        share.provisioned = share.provisioned - before + now;
         self.pooled += share.pooled();
         self.tidy(function);
     }
@@ -195,6 +200,20 @@ impl Account {
         if share.starts.has_one(self.growth, now) { None } else { Some(share.starts.next(self.growth)) }
     }
 
+    /// For how many microseconds at least the function may not start as many as `count` more.
+    pub(super) fn must_not_grow_by(
+        &mut self,
+        function: FunctionId,
+        count: usize,
+        now: Moment,
+    ) -> Option<u64> {
+        let share = self.shares.get_mut(function.0)?;
+        if share.starts.has(count as f64, self.growth, now) {
+            return None;
+        }
+        Some(share.starts.next(self.growth).since(now).max(1))
+    }
+
     /// The function starts one.
     pub(super) fn grow(&mut self, function: FunctionId) {
         if let Some(share) = self.shares.get_mut(function.0) {
@@ -250,7 +269,11 @@ mod tests {
         assert_eq!(come(&mut account, mine), Ok(()));
         assert_eq!(come(&mut account, mine), Err(Limit::Reserved));
         account.leave(mine);
-        assert_eq!(come(&mut account, other), Err(Limit::Concurrency), "what is free of a share is nobody else's");
+        assert_eq!(
+            come(&mut account, other),
+            Err(Limit::Concurrency),
+            "what is free of a share is nobody else's"
+        );
         account.reserve(mine, Some(0), Moment(0));
         assert_eq!(come(&mut account, mine), Err(Limit::Reserved), "off");
         assert_eq!(come(&mut account, other), Ok(()));
@@ -262,7 +285,7 @@ mod tests {
     fn what_is_provisioned_is_kept_free_and_is_no_limit() {
         let mut account = account(5, 0);
         let [mine, other] = functions(&mut account);
-        account.provision(mine, 2);
+        account.provision(mine, 0, 2);
         for _ in 0..3 {
             assert_eq!(come(&mut account, other), Ok(()));
         }
@@ -349,8 +372,8 @@ mod tests {
                         account.reserve(ids[which], None, Moment(0));
                     }
                     2 => {
+                        account.provision(ids[which], *provisioned, number);
                         *provisioned = number;
-                        account.provision(ids[which], number);
                     }
                     3..=5 => {
                         let before = *callers;

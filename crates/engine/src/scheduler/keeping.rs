@@ -59,6 +59,7 @@ impl Scheduler {
                 Timer::Template(template) => self.look_at_template(template, now, actions),
                 Timer::Line(version) => self.look_at_line(version, now, actions),
                 Timer::Spare(version) => self.start_spare(version, now, actions),
+                Timer::Provision(version) => self.provide_again(version, at, now, actions),
                 Timer::Prewarm(version) => self.prewarm(version, at, now, actions),
                 Timer::Forget(version) => self.forget(version, at, now, actions),
                 Timer::Starts => {
@@ -147,7 +148,7 @@ impl Scheduler {
             // It says so when it is idle again.
             return;
         }
-        let (version, since) = (slot.version, slot.since);
+        let (version, since, provisioned) = (slot.version, slot.since, slot.provisioned);
         let freezes = since.plus(self.policy.freeze_after);
         let due = if now < freezes {
             freezes
@@ -155,6 +156,9 @@ impl Scheduler {
             if !slot.frozen {
                 slot.frozen = true;
                 actions.push(Action::Freeze(environment));
+            }
+            if provisioned {
+                return;
             }
             self.idle_until(version, environment, since, now)
         };
@@ -228,7 +232,7 @@ impl Scheduler {
     /// Something of the version has gone: plans for what is left of it, which may be nothing but its history.
     pub(super) fn settle(&mut self, version: VersionId, now: Moment, actions: &mut Vec<Action>) {
         let Some(entry) = self.versions.get(version.0) else { return };
-        if entry.living > 0 || entry.starting + entry.starting_forced > 0 || !entry.is_quiet() {
+        if entry.living > 0 || entry.is_starting() || !entry.is_quiet() {
             return;
         }
         let (retired, quiet_since) = (entry.retired, entry.quiet_since);
@@ -267,7 +271,7 @@ impl Scheduler {
             return;
         }
         entry.prewarm_at = None;
-        if entry.living + entry.starting > 0 || !entry.is_quiet() || entry.retired || self.closing {
+        if entry.living > 0 || entry.is_starting() || !entry.is_quiet() || entry.retired || self.closing {
             return;
         }
         if let Some(kind) = entry.next_kind(now) {

@@ -13,6 +13,7 @@
 //! - A version that can be forked gets a template first, once, and everybody waits for that; then forks. (`starts`, `templates`)
 //! - A function that is called often has a spare ready for the call that comes while all others run; one that is not
 //!   forked, and so shares no memory, only while such calls come often enough to pay for it. (`starts`, `keeping`, `odds`)
+//! - What somebody asked to be kept started is. (`provisioning`)
 //! - What is idle is kept as long as its function's history makes it pay, and comes back shortly before a call is
 //!   expected. (`keeping`, `history`)
 //! - A start needs room in the memory budget, and what would be missed least makes room for it. When all are busy, the start
@@ -29,6 +30,7 @@ mod history;
 mod keeping;
 mod memory;
 mod odds;
+mod provisioning;
 mod rate;
 mod slab;
 mod starts;
@@ -37,8 +39,10 @@ mod timers;
 mod types;
 mod version;
 
+pub use provisioning::{Provisioned, Unprovided};
 pub use types::{
-    Action, Arrival, Counts, EnvironmentId, FunctionId, Limit, Moment, Refusal, StartId, TemplateId, Ticket, VersionId,
+    Action, Arrival, Counts, EnvironmentId, FunctionId, Limit, Moment, Refusal, StartId, TemplateId, Ticket,
+    VersionId,
 };
 
 use crate::{EngineOptions, Start, Wanted};
@@ -69,6 +73,8 @@ struct Slot {
     served: bool,
     /// It was started for one caller, and is stopped after it.
     once: bool,
+    /// It is kept because somebody asked for so many.
+    provisioned: bool,
     /// Its neighbours among the idle ones of its version.
     newer: Option<EnvironmentId>,
     older: Option<EnvironmentId>,
@@ -135,6 +141,12 @@ impl Scheduler {
         self.account.reserve(function, concurrency, now);
     }
 
+    /// Whether anything is provisioned of the function's versions.
+    #[must_use]
+    pub fn has_provisioned(&self, function: FunctionId) -> bool {
+        self.account.has_provisioned(function)
+    }
+
     /// Makes a version of a function known; its environments may use `memory_bytes` each, and `can_fork` says whether its
     /// runtime can be forked at all.
     pub fn add_version(
@@ -173,7 +185,7 @@ impl Scheduler {
             Wanted::Cold(start) => Some(start),
         };
         let ready = match cold {
-            None => entry.newest,
+            None => entry.next_idle(),
             Some(Start::Spare) => {
                 entry.measured_until = now.plus(MEASURED);
                 entry.oldest.filter(|oldest| self.environments.get(oldest.0).is_some_and(|slot| !slot.served))
@@ -197,7 +209,7 @@ impl Scheduler {
         let Some(entry) = self.versions.get_mut(version.0) else { return Arrival::Closing };
         match cold {
             None => entry.line.push_back(Waiting { ticket, since: now }),
-            Some(start) => entry.forced.push_back(Forced { ticket, start }),
+            Some(start) => entry.forced.push_back(Forced { ticket, start, since: now }),
         }
         self.start_what_fits(version, now, actions);
         if cold.is_none() && self.line_is_hopeless(version, now) {
@@ -267,6 +279,7 @@ impl Scheduler {
         let Some(version) = self.remove(environment, now) else { return };
         self.leave(version);
         self.start_what_fits(version, now, actions);
+        self.provide(version, now, actions);
         self.settle(version, now, actions);
     }
 
@@ -285,17 +298,22 @@ impl Scheduler {
         // Another idle one may serve at once.
         self.serve_line(version, now, actions);
         self.start_what_fits(version, now, actions);
+        self.provide(version, now, actions);
         Some((version, ticket))
     }
 
     /// An environment ended by itself. True when it was idle, so that the caller should drop what it holds of it; a
     /// busy one is reported by whoever runs it.
     pub fn died(&mut self, environment: EnvironmentId, now: Moment, actions: &mut Vec<Action>) -> bool {
-        if !self.environments.get(environment.0).is_some_and(|slot| slot.idle) {
-            return false;
-        }
+        let Some(slot) = self.environments.get(environment.0).filter(|slot| slot.idle) else { return false };
+        // One that never came to serve may be followed by more of its kind.
+        let hopeless = slot.provisioned && !slot.served;
         let Some(version) = self.remove(environment, now) else { return false };
+        if hopeless {
+            self.unprovided(version, Unprovided::StartFailed, now);
+        }
         self.start_what_fits(version, now, actions);
+        self.provide(version, now, actions);
         self.settle(version, now, actions);
         true
     }
@@ -305,6 +323,7 @@ impl Scheduler {
     pub fn retire(&mut self, version: VersionId, now: Moment, actions: &mut Vec<Action>) {
         let Some(entry) = self.versions.get_mut(version.0) else { return };
         entry.retired = true;
+        self.provision(version, 0, now, actions);
         while let Some(environment) = self.versions.get(version.0).and_then(|entry| entry.oldest) {
             self.remove(environment, now);
             actions.push(Action::Stop(environment));
@@ -381,7 +400,7 @@ impl Scheduler {
         Counts {
             busy: entry.busy(),
             idle: entry.idle,
-            starting: entry.starting + entry.starting_forced + preparing,
+            starting: entry.starting + entry.starting_forced + entry.provisioning.starting + preparing,
             waiting: entry.line.len() + entry.forced.len(),
             templates: usize::from(matches!(entry.mould, version::Mould::Ready(_))),
         }
@@ -423,8 +442,11 @@ impl Scheduler {
     fn grows_too_fast(&mut self, version: VersionId, now: Moment) -> Option<u64> {
         let entry = self.versions.get(version.0)?;
         let kind = entry.next_kind(now).filter(|kind| *kind != Kind::Prepare)?;
-        let again = self.account.may_grow(entry.function, now)?;
-        entry.wants_start(kind, now).then(|| again.since(now))
+        let without = entry.line.len().saturating_sub(entry.starting);
+        if without == 0 || !entry.is_worth_a_start(kind, now) {
+            return None;
+        }
+        self.account.must_not_grow_by(entry.function, without, now)
     }
 
     /// Gives a free environment to the head of the line, or lets it idle.
@@ -443,7 +465,8 @@ impl Scheduler {
             actions.push(Action::Hand(waiting.ticket, environment, Start::Warm));
             return;
         }
-        if entry.retired {
+        let provisioned = slot.provisioned;
+        if entry.retired || (provisioned && entry.provisioning.has_too_many()) {
             self.remove(environment, now);
             actions.push(Action::Stop(environment));
             self.settle(version, now, actions);
@@ -456,9 +479,11 @@ impl Scheduler {
     fn occupy(&mut self, environment: EnvironmentId, once: bool, now: Moment) -> Start {
         self.unlink(environment);
         let Some(slot) = self.environments.get_mut(environment.0) else { return Start::Warm };
-        let full = self.versions.get(slot.version.0).map_or(slot.reserved, |entry| entry.memory_bytes);
-        self.memory.work(slot.reserved, full);
-        slot.reserved = full;
+        if !slot.provisioned {
+            let full = self.versions.get(slot.version.0).map_or(slot.reserved, |entry| entry.memory_bytes);
+            self.memory.work(slot.reserved, full);
+            slot.reserved = full;
+        }
         slot.idle = false;
         slot.frozen = false;
         slot.once = once;
@@ -466,7 +491,7 @@ impl Scheduler {
         if slot.served {
             return Start::Warm;
         }
-        if let Some(entry) = self.versions.get_mut(slot.version.0).filter(|_| !once) {
+        if let Some(entry) = self.versions.get_mut(slot.version.0).filter(|_| !once && !slot.provisioned) {
             entry.odds.taken();
         }
         Start::Spare
@@ -476,12 +501,19 @@ impl Scheduler {
     fn rest(&mut self, environment: EnvironmentId, memory_bytes: u64, now: Moment) {
         let Some(slot) = self.environments.get_mut(environment.0) else { return };
         let Some(entry) = self.versions.get_mut(slot.version.0) else { return };
-        self.memory.rest(slot.reserved, memory_bytes);
-        slot.reserved = memory_bytes;
         slot.idle = true;
         slot.frozen = false;
         slot.since = now;
         entry.idle += 1;
+        if slot.provisioned {
+            entry.standing.push(environment);
+            if slot.served {
+                entry.leave_level(now);
+            }
+            return self.look_at_idle_later(environment, now);
+        }
+        self.memory.rest(slot.reserved, memory_bytes);
+        slot.reserved = memory_bytes;
         // A spare goes below everything that has served.
         let served = slot.served;
         let (newer, older) = if served { (None, entry.newest) } else { (entry.oldest, None) };
@@ -510,6 +542,11 @@ impl Scheduler {
             slot.entered = Some(rank);
             self.memory.enter(rank, Holder::Environment(environment));
         }
+        self.look_at_idle_later(environment, now);
+    }
+
+    fn look_at_idle_later(&mut self, environment: EnvironmentId, now: Moment) {
+        let Some(slot) = self.environments.get_mut(environment.0) else { return };
         if slot.timer.is_none() {
             let at = now.plus(self.policy.freeze_after);
             slot.timer = Some(at);
@@ -523,6 +560,13 @@ impl Scheduler {
         let (newer, older) = (slot.newer.take(), slot.older.take());
         let Some(entry) = self.versions.get_mut(slot.version.0) else { return };
         entry.idle -= 1;
+        if slot.provisioned {
+            // Nearly always the last one.
+            if let Some(at) = entry.standing.iter().rposition(|standing| *standing == environment) {
+                entry.standing.remove(at);
+            }
+            return;
+        }
         match newer {
             None => entry.newest = older,
             Some(newer) => link(&mut self.environments, newer, |slot| slot.older = older),
@@ -537,9 +581,11 @@ impl Scheduler {
     fn remove(&mut self, environment: EnvironmentId, now: Moment) -> Option<VersionId> {
         let slot = self.environments.get(environment.0)?;
         if slot.idle {
-            let held = slot.reserved;
+            let (held, provisioned) = (slot.reserved, slot.provisioned);
             self.unlink(environment);
-            self.memory.work(held, held);
+            if !provisioned {
+                self.memory.work(held, held);
+            }
         }
         let slot = self.environments.remove(environment.0)?;
         self.memory.release(slot.reserved);
@@ -551,6 +597,9 @@ impl Scheduler {
         }
         let entry = self.versions.get_mut(slot.version.0)?;
         entry.living -= 1;
+        if slot.provisioned {
+            entry.provisioning.living -= 1;
+        }
         if !slot.idle {
             entry.leave_level(now);
         }

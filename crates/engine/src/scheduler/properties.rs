@@ -21,6 +21,8 @@ enum Step {
     GiveUp(usize),
     Retire(usize),
     Reserve(usize, Option<usize>),
+    Provision(usize, usize),
+    InitFailed(usize),
     Relieve,
     Advance(u64),
 }
@@ -40,6 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::GiveUp),
         1 => (0..4usize).prop_map(Step::Retire),
         1 => (0..2usize, prop::option::of(0..30usize)).prop_map(|(which, most)| Step::Reserve(which, most)),
+        1 => (0..4usize, 0..4usize).prop_map(|(which, count)| Step::Provision(which, count)),
+        1 => any::<usize>().prop_map(Step::InitFailed),
         1 => Just(Step::Relieve),
         2 => (1..90 * SECOND).prop_map(Step::Advance),
         2 => (1..20_000u64).prop_map(Step::Advance),
@@ -53,6 +57,14 @@ enum Pending {
     Fork(StartId, TemplateId),
 }
 
+impl Pending {
+    fn start(self) -> StartId {
+        match self {
+            Self::Start(start) | Self::Prepare(start) | Self::Fork(start, _) => start,
+        }
+    }
+}
+
 /// Plays the part of the world around a scheduler and checks every action against what it believes.
 struct World {
     scheduler: Scheduler,
@@ -63,6 +75,8 @@ struct World {
     pending: Vec<Pending>,
     templates: BTreeSet<TemplateId>,
     idle: BTreeSet<EnvironmentId>,
+    /// Those that hold all their memory even then.
+    kept: BTreeSet<EnvironmentId>,
     busy: Vec<EnvironmentId>,
     /// In line, with their version.
     waiting: BTreeMap<Ticket, VersionId>,
@@ -96,6 +110,7 @@ impl World {
             pending: vec![],
             templates: BTreeSet::new(),
             idle: BTreeSet::new(),
+            kept: BTreeSet::new(),
             busy: vec![],
             waiting: BTreeMap::new(),
         }
@@ -172,8 +187,10 @@ impl World {
             }
             Step::StartDone(pick) => match self.take_pending(pick, |_| true) {
                 Some(Pending::Start(start) | Pending::Fork(start, _)) => {
+                    let keeps = self.scheduler.keeps(start);
                     let environment = self.scheduler.started(start, MB, now, &mut actions);
                     self.idle.insert(environment);
+                    self.kept.extend(keeps.then_some(environment));
                 }
                 Some(Pending::Prepare(start)) => {
                     let template = self.scheduler.prepared(start, 10 * MB, now, &mut actions);
@@ -194,8 +211,10 @@ impl World {
                     return;
                 };
                 let ever = pick % 2 == 0;
+                let keeps = self.scheduler.keeps(start);
                 let environment = self.scheduler.prepared_environment(start, ever, MB, now, &mut actions);
                 self.idle.insert(environment);
+                self.kept.extend(keeps.then_some(environment));
             }
             Step::TemplateGone(pick) => {
                 let Some(Pending::Fork(start, template)) =
@@ -248,6 +267,17 @@ impl World {
                 let function = self.function(which);
                 self.scheduler.reserve(function, most, now);
             }
+            Step::Provision(which, count) => {
+                self.scheduler.provision(self.versions[which], count, now, &mut actions);
+            }
+            Step::InitFailed(pick) => {
+                let kept: Vec<_> = (0..self.pending.len())
+                    .filter(|at| self.scheduler.keeps(self.pending[*at].start()))
+                    .collect();
+                let Some(at) = kept.get(pick % kept.len().max(1)) else { return };
+                let start = self.pending.swap_remove(*at).start();
+                self.scheduler.init_failed(start, now, &mut actions);
+            }
             Step::Relieve => self.scheduler.relieve(15 * MB, now, &mut actions),
             Step::Advance(micros) => {
                 self.now = now.plus(micros);
@@ -273,7 +303,7 @@ impl World {
         );
         assert_eq!(self.scheduler.templates(), self.templates.len());
         let used = (self.busy.len() + self.pending.len()) as u64 * 40 * MB
-            + self.idle.len() as u64 * MB
+            + self.idle.iter().map(|idle| if self.kept.contains(idle) { 40 * MB } else { MB }).sum::<u64>()
             + self.templates.len() as u64 * 10 * MB;
         assert_eq!(self.scheduler.reserved_bytes(), used, "the budget counts what there is");
         let forks = self.pending.iter().filter(|pending| matches!(pending, Pending::Fork(..))).count();
@@ -301,6 +331,9 @@ proptest! {
             world.play(&Step::Advance(200_000));
         }
         prop_assert!(world.waiting.is_empty(), "left in line: {:?}", world.waiting);
+        for which in 0..4 {
+            world.play(&Step::Provision(which, 0));
+        }
         // A day later, nothing is left but history.
         for _ in 0..100 {
             world.play(&Step::Advance(900 * SECOND));

@@ -27,10 +27,15 @@ impl Bucket {
 
     /// Whether one may be taken; nothing is taken yet.
     pub(super) fn has_one(&mut self, rate: Rate, now: Moment) -> bool {
+        self.has(1.0, rate, now)
+    }
+
+    /// The same of `count`.
+    pub(super) fn has(&mut self, count: f64, rate: Rate, now: Moment) -> bool {
         let passed = now.since(self.filled) as f64 / 1e6;
         self.tokens = (self.tokens + passed * rate.per_second).min(rate.burst);
         self.filled = self.filled.max(now);
-        self.tokens >= 1.0
+        self.tokens >= count
     }
 
     pub(super) fn take(&mut self) {

@@ -4,24 +4,34 @@ use super::rate::{Bucket, Rate};
 use super::timers::Timer;
 use super::version::Mould;
 use super::{
-    Action, EnvironmentId, Kind, Moment, Refusal, Scheduler, Slot, StartId, TemplateId, Ticket, VersionId,
+    Action, EnvironmentId, Kind, Moment, Refusal, Scheduler, Slot, StartId, TemplateId, Ticket, Unprovided,
+    VersionId,
 };
 use crate::{EngineOptions, Start};
 use std::collections::VecDeque;
 
-/// Most forks of one template at once. Templates fork one after the other; a second one gets its shell
-/// meanwhile, more would only wait where nobody can reconsider.
-const FORKS_OF_A_TEMPLATE: usize = 4;
 /// How long a call has the machine for itself until the spare that it may have taken is replaced, in microseconds.
 const START_FIRST: u64 = 3_000;
 /// Most spares that a burst adds.
 const BURST_SPARES: usize = 8;
 
+/// What a start is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Somebody waits.
+    Line,
+    /// Somebody may come.
+    Ahead,
+    /// It is to be kept.
+    Provision,
+}
+
 /// A start under way.
 #[derive(Debug)]
 pub(super) struct UnderWay {
     version: VersionId,
-    kind: Kind,
+    pub(super) kind: Kind,
+    pub(super) purpose: Purpose,
     began: Moment,
     /// The caller that asked for it, and the start it asked for.
     pub(super) ticket: Option<Ticket>,
@@ -35,6 +45,8 @@ pub(super) struct UnderWay {
 pub(super) struct Queues {
     forks: VecDeque<VersionId>,
     inits: VecDeque<VersionId>,
+    /// Those that lack environments which are to be kept, and wait for the bounds only.
+    pub(super) kept: VecDeque<VersionId>,
     forking: usize,
     initialising: usize,
     most_forks: usize,
@@ -52,6 +64,7 @@ impl Queues {
         Self {
             forks: VecDeque::new(),
             inits: VecDeque::new(),
+            kept: VecDeque::new(),
             forking: 0,
             initialising: 0,
             most_forks: options.concurrent_forks.max(1),
@@ -64,12 +77,13 @@ impl Queues {
 
     /// Whether any version stands in one of the queues.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.forks.is_empty() || !self.inits.is_empty()
+        !self.forks.is_empty() || !self.inits.is_empty() || !self.kept.is_empty()
     }
 
     pub(super) fn clear(&mut self) {
         self.forks.clear();
         self.inits.clear();
+        self.kept.clear();
     }
 
     fn of(&mut self, kind: Kind) -> &mut VecDeque<VersionId> {
@@ -78,6 +92,11 @@ impl Queues {
 
     fn under_way(&mut self, kind: Kind) -> &mut usize {
         if kind == Kind::Fork { &mut self.forking } else { &mut self.initialising }
+    }
+
+    /// Whether one more of `kind` may begin that nobody waits for.
+    pub(super) fn may_start_ahead(&mut self, kind: Kind, now: Moment) -> bool {
+        self.has_place(kind, true) && self.bucket.has_one(self.rate, now)
     }
 
     /// Whether one more of `kind` is within the bound, and another one would be as well if `with_reserve`.
@@ -105,8 +124,9 @@ impl Scheduler {
         now: Moment,
         actions: &mut Vec<Action>,
     ) -> EnvironmentId {
+        let keep = self.keeps(start);
         let under_way = self.end_start(start, true, now);
-        self.welcome(under_way, memory_bytes, now, actions)
+        self.welcome(under_way, keep, memory_bytes, now, actions)
     }
 
     /// A start asked for by [`Action::Prepare`] is done, but it became an environment that no fork can be made of; ever, if it
@@ -119,6 +139,7 @@ impl Scheduler {
         now: Moment,
         actions: &mut Vec<Action>,
     ) -> EnvironmentId {
+        let keep = self.keeps(start);
         let under_way = self.end_start(start, unforkable, now);
         if let Some(entry) = under_way.as_ref().and_then(|start| self.versions.get_mut(start.version.0)) {
             entry.mould = if unforkable { Mould::Never } else { Mould::None };
@@ -128,12 +149,16 @@ impl Scheduler {
                 entry.doubt(now);
             }
         }
-        self.welcome(under_way, memory_bytes, now, actions)
+        self.welcome(under_way, keep, memory_bytes, now, actions)
     }
 
     /// A start came to nothing. The caller that asked for it, or the head of the line, hears of it: one refusal a failed
     /// start, so that a version that cannot start ends its line instead of trying for ever.
     pub fn start_failed(&mut self, start: StartId, now: Moment, actions: &mut Vec<Action>) {
+        let is_kept = |start: &UnderWay| start.purpose == Purpose::Provision && start.kind != Kind::Prepare;
+        if self.starts.get(start.0).is_some_and(is_kept) {
+            return self.give_up_start(start, Unprovided::StartFailed, now, actions);
+        }
         let Some(under_way) = self.end_start(start, false, now) else { return };
         let version = under_way.version;
         let Some(entry) = self.versions.get_mut(version.0) else { return };
@@ -152,6 +177,7 @@ impl Scheduler {
             self.refuse(version, ticket, Refusal::StartFailed, actions);
         }
         self.start_what_fits(version, now, actions);
+        self.provide(version, now, actions);
         self.settle(version, now, actions);
     }
 
@@ -169,9 +195,10 @@ impl Scheduler {
         let Some(entry) = self.versions.get_mut(version.0) else { return };
         self.memory.release(entry.memory_bytes);
         if let Some(ticket) = under_way.ticket {
-            entry.forced.push_front(super::Forced { ticket, start: under_way.asked });
+            entry.forced.push_front(super::Forced { ticket, start: under_way.asked, since: under_way.began });
         }
         self.start_what_fits(version, now, actions);
+        self.provide(version, now, actions);
         self.settle(version, now, actions);
     }
 
@@ -185,7 +212,11 @@ impl Scheduler {
         }
         if under_way.forced {
             entry.starting_forced -= 1;
-        } else if under_way.kind != Kind::Prepare {
+        } else if under_way.kind == Kind::Prepare {
+            // Whoever waits for a template waits for no start yet.
+        } else if under_way.purpose == Purpose::Provision {
+            entry.provisioning.starting -= 1;
+        } else {
             entry.starting -= 1;
             entry.began -= under_way.began.0;
         }
@@ -202,6 +233,7 @@ impl Scheduler {
     fn welcome(
         &mut self,
         under_way: Option<UnderWay>,
+        keep: bool,
         memory_bytes: u64,
         now: Moment,
         actions: &mut Vec<Action>,
@@ -215,6 +247,7 @@ impl Scheduler {
             reserved: 0,
             served: false,
             once: false,
+            provisioned: false,
             newer: None,
             older: None,
             rank: 0.0,
@@ -229,6 +262,11 @@ impl Scheduler {
         };
         slot.reserved = entry.memory_bytes;
         entry.living += 1;
+        slot.provisioned = keep;
+        if keep {
+            entry.provisioning.worked();
+        }
+        let too_many = keep && entry.provisioning.has_too_many();
         let start = if under_way.kind == Kind::Fork { Start::Fork } else { Start::Ordinary };
         let mut asked = under_way.ticket.map(|ticket| (ticket, under_way.asked));
         if asked.is_none() && under_way.kind == Kind::Prepare && entry.line.is_empty() {
@@ -238,6 +276,8 @@ impl Scheduler {
             // What was forked to be a spare is one, however short it was.
             Some((ticket, Start::Spare)) if start == Start::Fork => Some((ticket, Start::Spare)),
             Some((ticket, _)) => Some((ticket, start)),
+            // It was not started for whoever takes it.
+            None if keep => entry.line.pop_front().map(|waiting| (waiting.ticket, Start::Spare)),
             None => entry.line.pop_front().map(|waiting| (waiting.ticket, start)),
         };
         slot.once = asked.is_some();
@@ -245,13 +285,14 @@ impl Scheduler {
         let environment = EnvironmentId(self.environments.insert(slot));
         match handed {
             Some((ticket, start)) => actions.push(Action::Hand(ticket, environment, start)),
-            None if retired => {
+            None if retired || too_many => {
                 self.remove(environment, now);
                 actions.push(Action::Stop(environment));
             }
             None => self.rest(environment, memory_bytes, now),
         }
         self.start_what_fits(version, now, actions);
+        self.provide(version, now, actions);
         self.start_spare(version, now, actions);
         self.settle(version, now, actions);
         environment
@@ -273,7 +314,7 @@ impl Scheduler {
     /// Gives idle environments to whoever stands in line; the two meet only when an environment turned out to be dead.
     pub(super) fn serve_line(&mut self, version: VersionId, now: Moment, actions: &mut Vec<Action>) {
         while let Some(entry) = self.versions.get_mut(version.0)
-            && let Some(environment) = entry.newest
+            && let Some(environment) = entry.next_idle()
             && let Some(waiting) = entry.line.pop_front()
         {
             let start = self.occupy(environment, false, now);
@@ -298,6 +339,7 @@ impl Scheduler {
         self.start_of_queue(Kind::Ordinary, now, actions);
         // Who stood among the inits may want a fork by now, and the other way round; those moved to the end of a queue.
         self.start_of_queue(Kind::Fork, now, actions);
+        self.provide_queued(now, actions);
     }
 
     fn start_of_queue(&mut self, queue: Kind, now: Moment, actions: &mut Vec<Action>) {
@@ -323,19 +365,24 @@ impl Scheduler {
             }
             let needed = entry.memory_bytes;
             if !self.queues.bucket.has_one(self.queues.rate, now) {
-                if self.queues.timer.is_none() {
-                    let next = self.queues.bucket.next(self.queues.rate);
-                    self.queues.timer = Some(next);
-                    self.timers.set(next, Timer::Starts);
-                }
+                self.plan_starts(now);
                 return;
             }
             if !self.make_room(needed, f64::INFINITY, now, actions) {
                 return;
             }
             self.dequeue(queue, version);
-            self.begin(version, kind, true, now, actions);
+            self.begin(version, kind, Purpose::Line, now, actions);
             self.enqueue(version, now);
+        }
+    }
+
+    /// Sees to it that starts are looked at again when the machine's rate allows one, if that is what holds them up.
+    pub(super) fn plan_starts(&mut self, now: Moment) {
+        if self.queues.timer.is_none() && !self.queues.bucket.has_one(self.queues.rate, now) {
+            let next = self.queues.bucket.next(self.queues.rate);
+            self.queues.timer = Some(next);
+            self.timers.set(next, Timer::Starts);
         }
     }
 
@@ -356,9 +403,9 @@ impl Scheduler {
         entry.queued = Some(kind);
         self.queues.of(kind).push_back(version);
         if entry.line_timer.is_none()
-            && let Some(first_without) = entry.line.get(entry.starting)
+            && let Some(since) = entry.waits_since()
         {
-            let end = first_without.since.plus(self.policy.longest_wait);
+            let end = since.plus(self.policy.longest_wait);
             self.set_line_timer(version, end);
         }
     }
@@ -369,12 +416,12 @@ impl Scheduler {
         let next = entry.next_kind(now);
         if let Some(forced) = entry.forced.front() {
             let kind = if forced.start == Start::Ordinary { Some(Kind::Ordinary) } else { next };
-            if kind.is_some_and(|kind| kind != Kind::Fork || entry.forking < FORKS_OF_A_TEMPLATE) {
+            if kind.is_some_and(|kind| kind != Kind::Fork || entry.may_fork()) {
                 return kind;
             }
         }
         let kind = next?;
-        if kind == Kind::Fork && entry.forking >= FORKS_OF_A_TEMPLATE {
+        if kind == Kind::Fork && !entry.may_fork() {
             return None;
         }
         if entry.wants_start(kind, now) {
@@ -410,20 +457,32 @@ impl Scheduler {
             let end = first_without.since.plus(longest);
             if end > now {
                 self.set_line_timer(version, end);
-                return;
+                break;
             }
             entry.line.remove(entry.starting);
             self.refuse(version, first_without.ticket, Refusal::Overloaded, actions);
         }
+        while let Some(entry) = self.versions.get_mut(version.0)
+            && entry.mould != Mould::Preparing
+            && let Some(forced) = entry.forced.front().copied()
+        {
+            let end = forced.since.plus(longest);
+            if end > now {
+                self.set_line_timer(version, end);
+                break;
+            }
+            entry.forced.pop_front();
+            self.refuse(version, forced.ticket, Refusal::Overloaded, actions);
+        }
         self.settle(version, now, actions);
     }
 
-    /// Begins a start for those who wait, or a spare. There must be room for it.
+    /// Begins a start. There must be room for it.
     pub(super) fn begin(
         &mut self,
         version: VersionId,
         kind: Kind,
-        awaited: bool,
+        purpose: Purpose,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
@@ -431,8 +490,8 @@ impl Scheduler {
         self.memory.reserve(entry.memory_bytes);
         self.queues.bucket.take();
         let mut under_way =
-            UnderWay { version, kind, began: now, ticket: None, asked: Start::Warm, forced: false };
-        if awaited {
+            UnderWay { version, kind, purpose, began: now, ticket: None, asked: Start::Warm, forced: false };
+        if purpose == Purpose::Line {
             entry.count_burst(now);
             // One spare serves one of a burst.
             if kind == Kind::Ordinary && entry.lively && entry.busy() > 0 && entry.starting == 0 {
@@ -450,7 +509,11 @@ impl Scheduler {
         }
         if under_way.forced {
             entry.starting_forced += 1;
-        } else if kind != Kind::Prepare {
+        } else if kind == Kind::Prepare {
+            // It becomes a template.
+        } else if purpose == Purpose::Provision {
+            entry.provisioning.starting += 1;
+        } else {
             self.account.grow(entry.function);
             entry.starting += 1;
             entry.began += now.0;
@@ -512,7 +575,7 @@ impl Scheduler {
         let Some(entry) = self.versions.get(version.0) else { return };
         let next = entry.next_kind(now);
         match next {
-            Some(Kind::Fork) if entry.forking >= FORKS_OF_A_TEMPLATE => {}
+            Some(Kind::Fork) if !entry.may_fork() => {}
             Some(Kind::Ordinary) => {
                 if self.spare_pays(version)
                     && self.start_ahead(version, Kind::Ordinary, 0.0, now, actions)
@@ -538,12 +601,11 @@ impl Scheduler {
     ) -> bool {
         let Some(entry) = self.versions.get_mut(version.0) else { return false };
         let needed = entry.memory_bytes;
-        let allowed = self.queues.has_place(kind, true)
-            && self.account.may_grow(entry.function, now).is_none()
-            && self.queues.bucket.has_one(self.queues.rate, now);
+        let allowed =
+            self.account.may_grow(entry.function, now).is_none() && self.queues.may_start_ahead(kind, now);
         let starts = allowed && self.make_room(needed, rank, now, actions);
         if starts {
-            self.begin(version, kind, false, now, actions);
+            self.begin(version, kind, Purpose::Ahead, now, actions);
         }
         starts
     }

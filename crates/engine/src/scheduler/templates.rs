@@ -55,6 +55,7 @@ impl Scheduler {
         let prewarming = std::mem::take(&mut entry.prewarming) && entry.is_quiet();
         self.look_at_template_by(template, now.plus(CALM));
         self.start_what_fits(version, now, actions);
+        self.provide(version, now, actions);
         if prewarming {
             self.start_ahead(version, Kind::Fork, f64::INFINITY, now, actions);
         } else {
@@ -175,7 +176,7 @@ impl Scheduler {
         let entered = slot.entered.take().unwrap_or(0.0);
         let (rank, version) = (slot.rank, slot.version);
         let in_use = self.versions.get(version.0).is_some_and(|entry| {
-            entry.living > 0 || entry.starting + entry.starting_forced > 0 || !entry.is_quiet()
+            entry.living > 0 || entry.is_starting() || !entry.is_quiet() || entry.provisioning.lacks()
         });
         if in_use {
             return false;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 mod ahead;
 mod forks;
+mod provisioned;
 
 const MB: u64 = 1 << 20;
 const MS: u64 = 1_000;
@@ -467,7 +468,7 @@ fn failed_starts_end_the_line_one_by_one() {
 }
 
 #[test]
-fn a_version_and_the_machine_start_no_faster_than_their_rates() {
+fn a_function_and_the_machine_start_no_faster_than_their_rates() {
     let mut machine = Machine::new(EngineOptions {
         function_starts_per_second: 1,
         concurrent_starts: 1000,
@@ -475,12 +476,24 @@ fn a_version_and_the_machine_start_no_faster_than_their_rates() {
         ..options()
     });
     let version = machine.ordinary(1);
-    let mut starts = 0;
-    for _ in 0..100 {
-        starts += machine.wait(version, 0).1.len();
+    let mut started = vec![];
+    for _ in 0..10 {
+        started.extend(starts_of(&machine.wait(version, 0).1));
     }
-    assert_eq!(starts, 10, "a burst of ten times the rate");
-    assert_eq!(starts_of(&machine.pass(3 * SECOND + MS)).len(), 3);
+    assert_eq!(started.len(), 10, "a burst of ten times the rate");
+    let (refused, _) = machine.arrive(version, 0);
+    assert!(
+        matches!(refused, Arrival::Throttled(Limit::Growth, again) if again.abs_diff(SECOND) < 10),
+        "{refused:?}"
+    );
+    assert_eq!(machine.scheduler.callers(), 10);
+    assert_eq!(starts_of(&machine.wait(version, SECOND + MS).1).len(), 1);
+    // Whoever asks for a cold start measures and is not held up; whoever is served in no time needs no start.
+    let (forced, actions) = machine.arrive_for(version, Wanted::Cold(Start::Ordinary), SECOND + MS);
+    assert!(matches!(forced, Arrival::Wait(_)) && starts_of(&actions).len() == 1, "{forced:?}");
+    let (environment, _) = machine.started(started[0], SECOND + 2 * MS);
+    machine.finished(environment, SECOND + 3 * MS);
+    assert!(matches!(machine.arrive(version, SECOND + 4 * MS).0, Arrival::Wait(_)));
 
     let mut machine =
         Machine::new(EngineOptions { starts_per_second: 5, concurrent_starts: 1000, ..options() });

@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Spare(VersionId),
     /// A call is expected soon.
     Prewarm(VersionId),
+    /// An environment that is to be kept could not be started, and may be now.
+    Provision(VersionId),
     /// The version's history is of no use any more.
     Forget(VersionId),
     /// The machine may start something again.

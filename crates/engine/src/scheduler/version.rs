@@ -3,6 +3,7 @@
 use super::estimate::Estimate;
 use super::history::{History, Window};
 use super::odds::Odds;
+use super::provisioning::Provisioning;
 use super::{EnvironmentId, FunctionId, Kind, Moment, SECOND, TemplateId, Ticket};
 use crate::Start;
 use std::collections::VecDeque;
@@ -18,6 +19,9 @@ const LEAST_PATIENCE: u64 = 5_000;
 const HOPELESS: u8 = 3;
 /// Beyond so many environments at work at once, all further ones count as the same.
 const LEVELS: usize = 16;
+/// Most forks of one template at once. Templates fork one after the other; a second one gets its shell
+/// meanwhile, more would only wait where nobody can reconsider.
+const FORKS_OF_A_TEMPLATE: usize = 4;
 /// How long a version is started ordinarily whose template did not come about.
 const DOUBT: u64 = 10 * SECOND;
 
@@ -46,6 +50,7 @@ pub(super) struct Waiting {
 pub(super) struct Forced {
     pub(super) ticket: Ticket,
     pub(super) start: Start,
+    pub(super) since: Moment,
 }
 
 /// What is known about one more environment at work than the level below has.
@@ -68,6 +73,9 @@ pub(super) struct Version {
     pub(super) newest: Option<EnvironmentId>,
     pub(super) oldest: Option<EnvironmentId>,
     pub(super) idle: usize,
+    /// Idle environments that are kept because somebody asked for it; the one used last is last.
+    pub(super) standing: Vec<EnvironmentId>,
+    pub(super) provisioning: Provisioning,
     /// Environments that exist, idle and busy.
     pub(super) living: usize,
     /// Starts under way that will serve the line, the sum of the moments they began, and how many of them are forks.
@@ -124,6 +132,8 @@ impl Version {
             newest: None,
             oldest: None,
             idle: 0,
+            standing: vec![],
+            provisioning: Provisioning::default(),
             living: 0,
             starting: 0,
             began: 0,
@@ -165,11 +175,27 @@ impl Version {
         self.busy() == 0 && self.line.is_empty() && self.forced.is_empty() && self.starting_forced == 0
     }
 
+    /// The idle environment that the next call takes: one that is kept, or else the one used last.
+    pub(super) fn next_idle(&self) -> Option<EnvironmentId> {
+        self.standing.last().copied().or(self.newest)
+    }
+
+    /// Environments are about to come.
+    pub(super) fn is_starting(&self) -> bool {
+        self.starting + self.starting_forced + self.provisioning.starting > 0
+    }
+
+    /// Whether its template can take one more fork now.
+    pub(super) fn may_fork(&self) -> bool {
+        self.forking < FORKS_OF_A_TEMPLATE
+    }
+
     /// Nothing of it is left but what was learned.
     pub(super) fn is_empty(&self) -> bool {
         self.is_quiet()
             && self.living == 0
             && self.starting == 0
+            && self.provisioning.is_over()
             && !matches!(self.mould, Mould::Ready(_) | Mould::Preparing)
     }
 
@@ -227,9 +253,20 @@ impl Version {
     /// enough to make it worth the while, or somebody already has.
     pub(super) fn wants_start(&self, kind: Kind, now: Moment) -> bool {
         let Some(first_without) = self.line.get(self.starting) else { return false };
+        now.since(first_without.since) >= patience(self.start_time(kind).micros())
+            || self.is_worth_a_start(kind, now)
+    }
+
+    /// Whether who came last is expected to wait for clearly longer than a start of `kind` takes.
+    pub(super) fn is_worth_a_start(&self, kind: Kind, now: Moment) -> bool {
         let takes = self.start_time(kind).micros();
-        now.since(first_without.since) >= patience(takes)
-            || self.expected_wait(self.line.len(), now).is_none_or(|wait| wait > takes + takes / 4)
+        self.expected_wait(self.line.len(), now).is_none_or(|wait| wait > takes + takes / 4)
+    }
+
+    /// Since when somebody waits for whom no start is under way.
+    pub(super) fn waits_since(&self) -> Option<Moment> {
+        let in_line = self.line.get(self.starting).map(|waiting| waiting.since);
+        in_line.into_iter().chain(self.forced.front().map(|forced| forced.since)).min()
     }
 
     /// When the first caller without a start runs out of patience.

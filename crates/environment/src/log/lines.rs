@@ -1,5 +1,6 @@
 //! The platform's own log lines, as text and as JSON records.
 
+use crate::InitType;
 use martlet_model::Timestamp;
 use martlet_model::function::{LogFormat, Logging};
 use serde::Serialize;
@@ -56,6 +57,7 @@ pub(crate) struct Report<'a> {
 pub(crate) struct Lines {
     json: bool,
     level: Level,
+    init: InitType,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,13 +68,13 @@ enum Level {
 }
 
 impl Lines {
-    pub(crate) fn new(logging: &Logging) -> Self {
+    pub(crate) fn new(logging: &Logging, init: InitType) -> Self {
         let level = match logging.system_level.as_deref() {
             Some("DEBUG") => Level::Debug,
             Some("WARN") => Level::Warn,
             _ => Level::Info,
         };
-        Self { json: logging.format == LogFormat::Json, level }
+        Self { json: logging.format == LogFormat::Json, level, init }
     }
 
     /// The first line of an environment.
@@ -85,7 +87,7 @@ impl Lines {
             now,
             "platform.initStart",
             &InitStartRecord {
-                initialization_type: "on-demand",
+                initialization_type: self.init.as_str(),
                 phase: "init",
                 runtime_version: runtime,
                 function_name: function,
@@ -131,7 +133,7 @@ impl Lines {
             now,
             "platform.initReport",
             &InitReportRecord {
-                initialization_type: "on-demand",
+                initialization_type: self.init.as_str(),
                 phase,
                 status: word,
                 error_type,
@@ -331,7 +333,8 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_767_225_600_123);
 
     fn lines(format: LogFormat, level: Option<&str>) -> Lines {
-        Lines::new(&Logging { format, system_level: level.map(str::to_owned), ..Logging::default() })
+        let logging = Logging { format, system_level: level.map(str::to_owned), ..Logging::default() };
+        Lines::new(&logging, InitType::OnDemand)
     }
 
     fn report(status: Status<'_>, init: Option<Duration>) -> Report<'_> {

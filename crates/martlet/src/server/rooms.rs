@@ -229,6 +229,7 @@ impl Observer for Watch {
 
     fn attached(&self, function: &FunctionArn, picture: Option<&Function>) {
         self.engine.reserve(function, picture.and_then(|picture| picture.attached().reserved_concurrency));
+        self.engine.provision(function, &picture.map(Function::provisioned).unwrap_or_default());
     }
 }
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use martlet_engine::{Limit, Ran, Rejected, Start, Wanted};
+use martlet_engine::{Limit, Provisioned, Ran, Rejected, Start, Wanted};
 use martlet_environment::{Completed, Deployment, FunctionError};
 use martlet_events::{AcceptError, Event};
 use martlet_functions::Observer;
@@ -47,12 +47,19 @@ impl Invocations for Player {
         self.ran.lock().unwrap().push(invocation);
         Box::pin(async move {
             if payload == "\"throttle\"" {
-                return Err(Rejected::Throttled { limit: Limit::Reserved, again: Duration::from_millis(2500) });
+                return Err(Rejected::Throttled {
+                    limit: Limit::Reserved,
+                    again: Duration::from_millis(2500),
+                });
             }
             let function_error = (payload == "\"fail\"").then_some(FunctionError::Unhandled);
             let completed = Completed { payload, function_error, log_tail: b"END".to_vec(), reusable: true };
             Ok(Ran { completed, start })
         })
+    }
+
+    fn provisioned(&self, _: &Arc<Deployment>) -> Provisioned {
+        Provisioned::default()
     }
 
     fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>> {
