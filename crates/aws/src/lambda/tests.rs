@@ -389,8 +389,8 @@ async fn invocations_are_refused_with_reasons() {
     }
     let throttled = server.invoke("f", &[], b"\"throttle\"").await;
     refused(&throttled, 429, "TooManyRequestsException", "Rate Exceeded.");
-    assert_eq!(throttled.head["retry-after"], "1");
-    assert_eq!(throttled.body["Reason"], "ConcurrentInvocationLimitExceeded");
+    assert_eq!(throttled.head["retry-after"], "3");
+    assert_eq!(throttled.body["Reason"], "ReservedFunctionConcurrentInvocationLimitExceeded");
     let long = STANDARD.encode("x".repeat(3000));
     for context in ["%%%", &STANDARD.encode("[]"), &STANDARD.encode("{"), &long] {
         let answer = server.invoke("f", &[("x-amz-client-context", context)], b"").await;
