@@ -1,5 +1,6 @@
 //! One connection, from its first byte to its orderly end.
 
+use crate::answer::Outgoing;
 use crate::body::collect;
 use crate::door::{Door, Head, Response};
 use crate::options::GatewayOptions;
@@ -10,7 +11,6 @@ use crate::transport::Transport;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -48,8 +48,7 @@ pub(crate) async fn run<D: Door>(
             pulse.request();
             let (head, body) = request.into_parts();
             let (response, unread) = respond(&*door, head, body, peer, &room, &options).await;
-            pulse.answered(unread);
-            Ok::<_, Infallible>(response.map(Full::new))
+            Ok::<_, Infallible>(response.map(|body| Outgoing::new(body, &pulse, unread)))
         }
     });
     let mut builder = http1::Builder::new();

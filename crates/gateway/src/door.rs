@@ -1,13 +1,14 @@
 //! What stands behind the transport: the pipeline that judges heads and answers requests.
 
+use crate::answer::Body;
 use bytes::Bytes;
 use std::future::Future;
 use std::net::SocketAddr;
 
 /// A request without its body.
 pub type Head = http::request::Parts;
-/// An answer; it leaves in one write.
-pub type Response = http::Response<Bytes>;
+/// An answer.
+pub type Response = http::Response<Body>;
 
 /// A request that [`Door::admit`] let in.
 #[derive(Debug)]

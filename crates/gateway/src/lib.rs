@@ -3,6 +3,7 @@
 //! [`serve`] runs a listener in front of a [`Door`]. Whatever a client does wrong at this level (a head too large or
 //! too slow, a body longer than it says, a connection too many) is answered or ended here, and hurts no other.
 
+mod answer;
 mod body;
 mod connection;
 mod door;
@@ -13,6 +14,7 @@ mod room;
 mod serve;
 mod transport;
 
+pub use answer::{Body, Broken, Source};
 pub use door::{Admission, BodyFault, Door, Head, Response};
 pub use lanes::Lanes;
 pub use options::GatewayOptions;

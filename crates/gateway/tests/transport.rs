@@ -35,7 +35,7 @@ impl Drop for Leaving<'_> {
 }
 
 fn text(status: u16, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(body.into());
+    let mut response = Response::new(body.into().into());
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
     response
 }
