@@ -4,6 +4,7 @@ use crate::bootstraps::CONTROL_FD;
 use crate::frame::{self, Decoded, Frame, FrameError, FunctionMeta, InvokeMeta, Kind, RestoreMeta};
 use crate::life::Input;
 use crate::outcome::Failure;
+use crate::stream::Part;
 use bytes::{Buf, Bytes};
 use martlet_model::{Invocation, Timestamp};
 use rustix::buffer::spare_capacity;
@@ -44,6 +45,8 @@ enum Awaiting {
     Parked,
     Nothing,
     Answer,
+    /// The rest of a streamed response.
+    Rest,
 }
 
 /// Why the socket is of no more use.
@@ -194,21 +197,35 @@ impl Channel {
                 matches!(frame.kind, Kind::Parked | Kind::Ready | Kind::InitError) && frame.sequence == 0
             }
             Awaiting::Answer => {
-                matches!(frame.kind, Kind::Response | Kind::Error | Kind::TooLarge)
+                matches!(frame.kind, Kind::Response | Kind::Error | Kind::TooLarge | Kind::StreamBegin)
                     && frame.sequence == self.sequence
                     && self.is_written()
+            }
+            Awaiting::Rest => {
+                matches!(frame.kind, Kind::StreamData | Kind::StreamEnd | Kind::Error)
+                    && frame.sequence == self.sequence
             }
             Awaiting::Nothing => false,
         };
         if !expected {
             return Err(ChannelError::OutOfTurn(frame.kind));
         }
-        let awaited = std::mem::replace(&mut self.awaiting, Awaiting::Nothing);
+        let next = match frame.kind {
+            Kind::StreamBegin | Kind::StreamData => Awaiting::Rest,
+            _ => Awaiting::Nothing,
+        };
+        let awaited = std::mem::replace(&mut self.awaiting, next);
         Ok(match frame.kind {
             Kind::Ready if awaited == Awaiting::Parked => Input::Unforkable(frame::unforkable(&frame.meta)),
             Kind::Ready => Input::Ready,
             Kind::Parked => Input::Parked,
             Kind::Response => Input::Response(frame.payload),
+            Kind::StreamBegin => {
+                let content_type = frame::content_type(&frame.meta);
+                Input::Stream(Part::Begun { content_type, data: frame.payload })
+            }
+            Kind::StreamData => Input::Stream(Part::Data(frame.payload)),
+            Kind::StreamEnd => Input::Stream(Part::Ended),
             Kind::TooLarge => Input::Error { failure: Failure::too_large(), fatal: false },
             Kind::InitError | Kind::Error | Kind::Invoke | Kind::Restore | Kind::Function => {
                 let meta = frame::error_meta(&frame.meta);
@@ -407,6 +424,37 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_response_may_come_in_parts_and_fail_in_the_middle() {
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        for (number, end, meta) in [(1, Kind::StreamEnd, ""), (2, Kind::Error, r#"{"errorType":"Late"}"#)] {
+            channel.deliver(&invocation(b"1"), Timestamp(1));
+            theirs.write_all(&frame(Kind::StreamBegin, number, r#"{"contentType":"text/html"}"#, b"a")).unwrap();
+            theirs.write_all(&frame(Kind::StreamData, number, "", b"b")).unwrap();
+            theirs.write_all(&frame(end, number, meta, b"")).unwrap();
+            let begun = Part::Begun { content_type: "text/html".into(), data: "a".into() };
+            assert!(matches!(next(&mut channel).await, Ok(Input::Stream(part)) if part == begun));
+            let more = Part::Data("b".into());
+            assert!(matches!(next(&mut channel).await, Ok(Input::Stream(part)) if part == more));
+            match next(&mut channel).await {
+                Ok(Input::Stream(Part::Ended)) => assert_eq!(number, 1),
+                Ok(Input::Error { failure, .. }) => assert_eq!((number, failure.error_type.as_str()), (2, "Late")),
+                other => panic!("{other:?}"),
+            }
+        }
+        channel.deliver(&invocation(b"1"), Timestamp(1));
+        theirs.write_all(&frame(Kind::StreamBegin, 3, "", b"")).unwrap();
+        assert!(matches!(next(&mut channel).await, Ok(Input::Stream(Part::Begun { content_type, .. })) if content_type == "application/octet-stream"));
+        theirs.write_all(&frame(Kind::Response, 3, "", b"both")).unwrap();
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::OutOfTurn(Kind::Response))));
+        let (mut channel, mut theirs) = pair();
+        ready(&mut channel, &mut theirs).await;
+        channel.deliver(&invocation(b"1"), Timestamp(1));
+        theirs.write_all(&frame(Kind::StreamData, 1, "", b"no beginning")).unwrap();
+        assert!(matches!(next(&mut channel).await, Err(ChannelError::OutOfTurn(Kind::StreamData))));
     }
 
     #[tokio::test]

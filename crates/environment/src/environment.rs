@@ -5,8 +5,9 @@ use crate::ending::Ending;
 use crate::host::{Host, StartError, environment_id, stream_name};
 use crate::life::{Finish, InitFailure, Input, Life, Output};
 use crate::log::{InitPhase, InitStatus, Journal, Lines, Record, Report, Status};
-use crate::outcome::{Completed, Completion, Failure, FunctionError};
+use crate::outcome::{Completed, Completion, Exit, Failure, FunctionError};
 use crate::process::{LaunchFailure, Plan, Process, Role};
+use crate::stream::{Response, ResponseSink};
 use crate::template::Template;
 use martlet_model::{Invocation, Timestamp};
 use martlet_telemetry::MeteringRecord;
@@ -17,6 +18,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::time::Sleep;
+
+/// Most parts of a response that are dealt with before others get their turn; a function may answer without end.
+const TURN: usize = 64;
 
 type Launching = Pin<Box<dyn Future<Output = Result<Process, LaunchFailure>> + Send>>;
 
@@ -36,6 +40,8 @@ pub struct Environment {
     /// Kept for its room.
     records: Vec<Record>,
     current: Option<Current>,
+    /// Where the response to it goes, if the function makes it piece by piece.
+    response: Response,
     /// An end that was known when the event was handed over.
     early: Option<Completion>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -115,6 +121,7 @@ impl Environment {
             journal,
             records: Vec::new(),
             current: None,
+            response: Response::default(),
             early: None,
             timer: None,
             frozen: false,
@@ -159,6 +166,12 @@ impl Environment {
         let now = self.host.now();
         self.journal.line(now, self.lines.ordinary_start(now, reason));
         self.journal.flush();
+    }
+
+    /// Has the response to the next event, which is about to be handed over, go to `sink` while the function makes it. One that
+    /// is not made piece by piece is one piece; the document of a failure goes to the caller alone.
+    pub fn stream_to(&mut self, sink: ResponseSink) {
+        self.response = Response::to(sink);
     }
 
     /// Hands over an event, and thaws the environment if it is frozen. [`Environment::complete`] then deals with it; the
@@ -317,6 +330,7 @@ impl Environment {
             }
             Output::Undelivered => {
                 self.launching = None;
+                self.response = Response::default();
                 self.journal.discard();
                 self.current.take().map(|current| Completion::Undelivered(current.invocation))
             }
@@ -329,7 +343,7 @@ impl Environment {
 
     /// The next thing that the life cycle wants done.
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Result<Output, StartError>> {
-        let input = match self.poll_input(context) {
+        let input = match self.poll_heard(context) {
             Poll::Ready(input) => input?,
             Poll::Pending => {
                 if self.take_records() {
@@ -356,7 +370,33 @@ impl Environment {
         }
     }
 
-    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, StartError>> {
+    /// What happens next. Parts of a response go where they belong.
+    fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<Result<Input, StartError>> {
+        for _ in 0..TURN {
+            let listen = self.response.poll_room(context).is_ready();
+            let part = match std::task::ready!(self.poll_input(context, listen))? {
+                Input::Stream(part) => part,
+                // Somebody may have read what it has answered so far: nobody else may be given the event.
+                Input::Lost if self.response.has_begun() => {
+                    return Poll::Ready(Ok(Input::Exited(Exit::KILLED)));
+                }
+                input => return Poll::Ready(Ok(input)),
+            };
+            match self.response.take(part) {
+                None => {}
+                Some(Ok(response)) => return Poll::Ready(Ok(Input::Response(response))),
+                Some(Err(failure)) => return Poll::Ready(Ok(Input::Error { failure, fatal: false })),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_input(
+        &mut self,
+        context: &mut Context<'_>,
+        listen: bool,
+    ) -> Poll<Result<Input, StartError>> {
         if let Some(launching) = &mut self.launching {
             let launched = std::task::ready!(launching.as_mut().poll(context));
             self.launching = None;
@@ -372,7 +412,7 @@ impl Environment {
             }
         }
         match &mut self.process {
-            Some(process) => process.poll(context, &mut self.records).map(Ok),
+            Some(process) => process.poll(context, &mut self.records, listen).map(Ok),
             None => Poll::Pending,
         }
     }
@@ -449,6 +489,10 @@ impl Environment {
         let id = &current.invocation.request_id;
         let ending =
             Ending::of(finish.verdict, id, configuration.timeout_seconds, finish.failed_init.is_some());
+        let response = std::mem::take(&mut self.response);
+        if !ending.is_failure() {
+            response.whole(&ending.payload);
+        }
         let now = self.host.now();
         if let Some(took) = finish.failed_init {
             let status = match ending.status() {
@@ -498,7 +542,7 @@ impl Environment {
             cpu_micros,
             max_memory_bytes: peak_bytes,
             bytes_in: current.invocation.payload.len() as u64,
-            bytes_out: ending.payload.len() as u64,
+            bytes_out: ending.payload.len().max(response.bytes()) as u64,
             status: ending.metered(),
             request_id: current.invocation.request_id,
         });

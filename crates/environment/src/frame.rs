@@ -24,6 +24,8 @@ pub(crate) const META_BYTES: usize = 64 * 1024;
 /// sends [`Kind::TooLarge`] instead.
 pub(crate) const PAYLOAD_BYTES: usize =
     martlet_model::limits::SYNC_RESPONSE_BYTES + martlet_model::limits::RESPONSE_SLACK_BYTES;
+/// Longest payload of a frame of a streamed response.
+pub(crate) const STREAMED_BYTES: usize = 256 * 1024;
 
 /// Frames up to here are copied out of the receive buffer, which then serves the next one.
 const COPIED_BYTES: usize = 4 * 1024;
@@ -51,13 +53,33 @@ pub(crate) enum Kind {
     TooLarge = 20,
     /// From it: the handler is loaded, and the process waits to be forked. It sends nothing after this. Empty.
     Parked = 21,
+    /// From it: the handler has begun to answer piece by piece. Meta: `{"contentType"}`; payload: the first piece, or nothing.
+    StreamBegin = 22,
+    /// From it: the next piece. Payload: at most [`STREAMED_BYTES`].
+    StreamData = 23,
+    /// From it: the handler's result is complete. Empty. An [`Kind::Error`] in its place says that it never will be.
+    StreamEnd = 24,
 }
 
 impl Kind {
     fn from_bootstrap(byte: u8) -> Option<Self> {
-        [Self::Ready, Self::InitError, Self::Response, Self::Error, Self::TooLarge, Self::Parked]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            Self::Response,
+            Self::StreamData,
+            Self::StreamBegin,
+            Self::StreamEnd,
+            Self::Error,
+            Self::TooLarge,
+            Self::Ready,
+            Self::InitError,
+            Self::Parked,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+    }
+
+    fn longest_payload(self) -> usize {
+        if matches!(self, Self::StreamBegin | Self::StreamData) { STREAMED_BYTES } else { PAYLOAD_BYTES }
     }
 }
 
@@ -86,8 +108,8 @@ pub(crate) enum FrameError {
     /// The announced meta is longer than [`META_BYTES`].
     #[error("frame announces {0} bytes of meta, at most {META_BYTES} are taken")]
     Meta(usize),
-    /// The announced payload is longer than [`PAYLOAD_BYTES`].
-    #[error("frame announces {0} bytes of payload, at most {PAYLOAD_BYTES} are taken")]
+    /// The announced payload is longer than [`PAYLOAD_BYTES`], or [`STREAMED_BYTES`].
+    #[error("frame announces {0} bytes of payload, more than are taken")]
     Payload(usize),
 }
 
@@ -189,7 +211,7 @@ pub(crate) fn decode(buffer: &mut Vec<u8>) -> Result<Decoded, FrameError> {
     if meta_bytes > META_BYTES {
         return Err(FrameError::Meta(meta_bytes));
     }
-    if payload_bytes > PAYLOAD_BYTES {
+    if payload_bytes > kind.longest_payload() {
         return Err(FrameError::Payload(payload_bytes));
     }
     let total = HEADER_BYTES + meta_bytes + payload_bytes;
@@ -225,6 +247,20 @@ pub(crate) fn error_meta(meta: &[u8]) -> ErrorMeta {
     let mut meta: ErrorMeta = serde_json::from_slice(meta).unwrap_or_default();
     meta.error_type = meta.error_type.filter(|name| (1..=256).contains(&name.len()));
     meta
+}
+
+/// What the meta of the beginning of a streamed response says.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct StreamMeta {
+    #[serde(rename = "contentType")]
+    content_type: String,
+}
+
+/// Reads the content type of a streamed response; the usual one where it says none.
+pub(crate) fn content_type(meta: &[u8]) -> String {
+    let meta: StreamMeta = serde_json::from_slice(meta).unwrap_or_default();
+    crate::stream::content_type(Some(&meta.content_type))
 }
 
 /// What the meta of a ready frame says.

@@ -38,6 +38,7 @@ mod runtime_api;
 mod runtime_template;
 mod runtimes;
 mod stock;
+mod stream;
 mod template;
 mod variables;
 
@@ -47,6 +48,7 @@ pub use init_type::InitType;
 pub use modes::StartMode;
 pub use outcome::{Completed, Completion, FunctionError};
 pub use runtimes::{Interpreter, MissingRuntime, Places, Runtimes};
+pub use stream::{Piece, ResponseSink, ResponseStream, response_stream};
 pub use template::Template;
 pub use variables::is_reserved;
 

@@ -25,6 +25,7 @@
 //! ```
 
 use crate::outcome::{Exit, Failure};
+use crate::stream::Part;
 use bytes::Bytes;
 use martlet_model::limits::INIT_MILLIS;
 use std::time::{Duration, Instant};
@@ -49,6 +50,9 @@ pub(crate) enum Input {
     Error { failure: Failure, fatal: bool },
     /// The process ended.
     Exited(Exit),
+    /// A part of a response that the handler makes piece by piece. Whoever drives the machine deals with these, and tells
+    /// it [`Input::Response`] at their end.
+    Stream(Part),
     /// The process was gone before the event reached it.
     Lost,
     /// The runtime spoke out of turn or not the protocol: nothing that it says counts any more.
@@ -315,6 +319,7 @@ impl Life {
             | Input::Parked
             | Input::Unforkable(_)
             | Input::InitError(_)
+            | Input::Stream(_)
             | Input::Violation
             | Input::NoEntrypoint(_) => (Verdict::Exited(Exit::KILLED), false),
         };
@@ -351,7 +356,7 @@ fn init_input(input: Input) -> Option<InitFailure> {
         Input::InitError(failure) | Input::Error { failure, .. } => Some(InitFailure::Failed(failure)),
         Input::Exited(exit) => Some(InitFailure::Exited(exit)),
         Input::NoEntrypoint(reason) => Some(InitFailure::NoEntrypoint(reason)),
-        Input::Response(_) | Input::Lost | Input::Violation | Input::Parked | Input::Unforkable(_) => {
+        Input::Response(_) | Input::Stream(_) | Input::Lost | Input::Violation | Input::Parked | Input::Unforkable(_) => {
             Some(InitFailure::Exited(Exit::KILLED))
         }
     }

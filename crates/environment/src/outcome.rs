@@ -83,7 +83,11 @@ impl Failure {
 
     /// The result exceeds the limit.
     pub(crate) fn too_large() -> Self {
-        let limit = SYNC_RESPONSE_BYTES + RESPONSE_SLACK_BYTES;
+        Self::longer_than(SYNC_RESPONSE_BYTES + RESPONSE_SLACK_BYTES)
+    }
+
+    /// The same for another limit, in bytes.
+    pub(crate) fn longer_than(limit: usize) -> Self {
         let message = format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).");
         Self::new("Function.ResponseSizeTooLarge", &message)
     }

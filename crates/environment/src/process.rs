@@ -305,20 +305,27 @@ impl Process {
         }
     }
 
-    /// What happens next; meanwhile appends what the process prints to `records`.
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>, records: &mut Vec<Record>) -> Poll<Input> {
+    /// What happens next; meanwhile appends what the process prints to `records`. What the runtime says waits until `listen`.
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        records: &mut Vec<Record>,
+        listen: bool,
+    ) -> Poll<Input> {
         // An end that is known comes first: nobody is left to take an event.
         if let Some(status) = self.exit.status() {
-            return Poll::Ready(self.ended(context, status));
+            return if listen { Poll::Ready(self.ended(context, status)) } else { Poll::Pending };
         }
-        if let Poll::Ready(input) = self.poll_transport(context) {
+        if listen && let Poll::Ready(input) = self.poll_transport(context) {
             return Poll::Ready(input);
         }
         if self.log.poll(context, records).is_ready() {
             // There is more, but others have waited long enough.
             context.waker().wake_by_ref();
         }
-        if let Poll::Ready(status) = Pin::new(&mut self.exit).poll(context) {
+        if let Poll::Ready(status) = Pin::new(&mut self.exit).poll(context)
+            && listen
+        {
             return Poll::Ready(self.ended(context, status));
         }
         Poll::Pending

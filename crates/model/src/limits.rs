@@ -4,6 +4,8 @@
 pub const SYNC_REQUEST_BYTES: usize = 6 * 1024 * 1024;
 /// Largest response payload of a synchronous invocation, in bytes (6 MB).
 pub const SYNC_RESPONSE_BYTES: usize = 6 * 1024 * 1024;
+/// Largest response of an invocation that is streamed, in bytes (200 MB).
+pub const STREAMED_RESPONSE_BYTES: usize = 200 * 1024 * 1024;
 /// What the Runtime API lets through above [`SYNC_RESPONSE_BYTES`], as AWS's own emulator does.
 pub const RESPONSE_SLACK_BYTES: usize = 100;
 /// Largest payload of an asynchronous invocation, in bytes (1 MB).

@@ -8,7 +8,9 @@
 
 use crate::life::Input;
 use crate::outcome::Failure;
+use crate::stream::Part;
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 /// A refused call: status and JSON document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,13 +108,13 @@ pub(crate) struct Machine {
     taken: Option<Event>,
     /// The connection on which it was taken.
     taker: u64,
-    /// News for the environment. One at most, because each ends a phase.
-    news: Option<Input>,
+    /// News for the environment: what has not been taken of a response that comes piece by piece, and what ends a phase.
+    news: VecDeque<Input>,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { state: State::Started, offered: None, taken: None, taker: 0, news: None }
+        Self { state: State::Started, offered: None, taken: None, taker: 0, news: VecDeque::new() }
     }
 
     /// Puts up the next event, for whoever waits in `next` or calls it later.
@@ -135,13 +137,13 @@ impl Machine {
 
     /// News for the environment, once.
     pub(crate) fn take_news(&mut self) -> Option<Input> {
-        self.news.take()
+        self.news.pop_front()
     }
 
     /// A runtime calls `next`; it then waits for [`Machine::event`].
     pub(crate) fn next(&mut self) -> Result<(), Refusal> {
         match self.state {
-            State::Started => self.news = Some(Input::Ready),
+            State::Started => self.news.push_back(Input::Ready),
             State::Answered | State::Ready => {}
             // It has lost the event, or never read it: it gets the same once more.
             State::Running => return Ok(()),
@@ -201,11 +203,23 @@ impl Machine {
         Ok(())
     }
 
+    /// True when the environment has taken every part of the response so far: until then no further one is read.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.news.is_empty()
+    }
+
+    /// A part of the response that was begun.
+    pub(crate) fn part(&mut self, part: Part) {
+        if self.state == State::Response {
+            self.news.push_back(Input::Stream(part));
+        }
+    }
+
     /// The answer that was begun is there, or has failed; `input` is what the environment learns.
     pub(crate) fn answer(&mut self, input: Input) {
         if matches!(self.state, State::Response | State::ErrorResponse) {
             self.state = State::Answered;
-            self.news = Some(input);
+            self.news.push_back(input);
         }
     }
 
@@ -215,7 +229,7 @@ impl Machine {
             return Err(Refusal::transition(self.state, State::InitError.name()));
         }
         self.state = State::InitError;
-        self.news = Some(Input::InitError(failure));
+        self.news.push_back(Input::InitError(failure));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The Lambda Runtime API, version 2018-06-01, for runtimes that a package brings itself.
 //!
 //! [`machine`] knows which call is allowed when and what is answered to one that is not; [`server`] carries it over
-//! HTTP. Responses in streaming mode are collected whole: only buffered invocations exist so far. The restore calls do
+//! HTTP. Responses in streaming mode are handed on as they come. The restore calls do
 //! not exist, because no environment is started from a snapshot; neither does the Extensions API, and a call of it is
 //! told so.
 

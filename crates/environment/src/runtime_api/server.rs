@@ -8,6 +8,7 @@ use super::machine::{AnswerKind, Event, Machine, Refusal, error_type};
 use crate::frame::PAYLOAD_BYTES;
 use crate::life::Input;
 use crate::outcome::Failure;
+use crate::stream::{Part, content_type};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -374,10 +375,15 @@ async fn answer(machine: &Shared, request: Request<Incoming>, kind: AnswerKind, 
     }
     let answering = Answering { machine, finished: false };
     let mode = text_header(&head.headers, &RESPONSE_MODE).unwrap_or_default();
-    if kind == AnswerKind::Response && !matches!(mode, "" | "streaming") {
-        discard(body).await;
-        answering.finish(error(Failure::response_mode()));
-        return refused(&Refusal::response_mode());
+    match mode {
+        _ if kind == AnswerKind::Error => {}
+        "" => {}
+        "streaming" => return stream(answering, &head.headers, body).await,
+        _ => {
+            discard(body).await;
+            answering.finish(error(Failure::response_mode()));
+            return refused(&Refusal::response_mode());
+        }
     }
     let body = match collect(body).await {
         Ok(body) => body,
@@ -391,17 +397,39 @@ async fn answer(machine: &Shared, request: Request<Incoming>, kind: AnswerKind, 
         }
     };
     answering.finish(match kind {
-        AnswerKind::Response => response_input(body),
-        AnswerKind::Error => error(posted_failure(&head.headers, body.bytes)),
+        AnswerKind::Response => Input::Response(body),
+        AnswerKind::Error => error(posted_failure(&head.headers, body)),
     });
     accepted()
 }
 
-/// A response, or the failure that a streamed one tells at its end.
-fn response_input(body: Body) -> Input {
-    let trailers = body.trailers.unwrap_or_default();
-    let Some(given) = text_header(&trailers, &ERROR_TYPE).filter(|given| !given.is_empty()) else {
-        return Input::Response(body.bytes);
+/// Hands on a response while it is made. No more of it is read before the environment has taken what was.
+async fn stream(answering: Answering<'_>, headers: &HeaderMap, mut body: Incoming) -> Answer {
+    let machine = answering.machine;
+    let content_type = content_type(text_header(headers, &CONTENT_TYPE));
+    machine.lock().part(Part::Begun { content_type, data: Bytes::new() });
+    let mut trailers = HeaderMap::new();
+    loop {
+        // Not woken by the environment: whoever takes a part polls every connection after it.
+        poll_fn(|_| if machine.lock().is_heard() { Poll::Ready(()) } else { Poll::Pending }).await;
+        match body.frame().await.map(|frame| frame.map(http_body::Frame::into_data)) {
+            None => break,
+            Some(Err(_)) => {
+                drop(answering);
+                return refused(&Refusal::truncated());
+            }
+            Some(Ok(Ok(data))) => machine.lock().part(Part::Data(data)),
+            Some(Ok(Err(other))) => trailers = other.into_trailers().unwrap_or_default(),
+        }
+    }
+    answering.finish(stream_end(&trailers));
+    accepted()
+}
+
+/// The end of a streamed response, or the failure that it tells there.
+fn stream_end(trailers: &HeaderMap) -> Input {
+    let Some(given) = text_header(trailers, &ERROR_TYPE).filter(|given| !given.is_empty()) else {
+        return Input::Stream(Part::Ended);
     };
     let told = trailers.get(&ERROR_BODY).and_then(|value| STANDARD.decode(value).ok()).unwrap_or_default();
     error(Failure { error_type: error_type(given), document: told.into() })
@@ -410,7 +438,7 @@ fn response_input(body: Body) -> Input {
 async fn init_error(machine: &Shared, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let body = match collect(body).await {
-        Ok(body) => body.bytes,
+        Ok(body) => body,
         Err(CollectError::TooLarge) => return refused(&Refusal::too_large(PAYLOAD_BYTES)),
         Err(CollectError::Truncated) => return refused(&Refusal::truncated()),
     };
@@ -444,21 +472,15 @@ fn text_header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str>
     headers.get(name)?.to_str().ok()
 }
 
-struct Body {
-    bytes: Bytes,
-    trailers: Option<HeaderMap>,
-}
-
 enum CollectError {
     TooLarge,
     Truncated,
 }
 
 /// Reads a whole body. One over the limit is read to its end and thrown away, so that the runtime gets to see the answer.
-async fn collect(mut body: Incoming) -> Result<Body, CollectError> {
+async fn collect(mut body: Incoming) -> Result<Bytes, CollectError> {
     let mut first: Option<Bytes> = None;
     let mut joined = BytesMut::new();
-    let mut trailers = None;
     let mut length = 0usize;
     while let Some(frame) = body.frame().await {
         match frame.map_err(|_| CollectError::Truncated)?.into_data() {
@@ -476,13 +498,14 @@ async fn collect(mut body: Incoming) -> Result<Body, CollectError> {
                     joined.extend_from_slice(&data);
                 }
             }
-            Err(frame) => trailers = frame.into_trailers().ok(),
+            // Trailers belong to responses in streaming mode.
+            Err(_) => {}
         }
     }
     if length > PAYLOAD_BYTES {
         return Err(CollectError::TooLarge);
     }
-    Ok(Body { bytes: first.unwrap_or_else(|| joined.freeze()), trailers })
+    Ok(first.unwrap_or_else(|| joined.freeze()))
 }
 
 /// Reads a body that nobody wants: a caller that is still writing does not see what it is answered.

@@ -121,6 +121,13 @@ async fn serve_until_done<T>(api: &mut RuntimeApi, runtime: JoinHandle<T>) -> T 
     runtime.join().unwrap()
 }
 
+fn part(input: Input) -> Part {
+    match input {
+        Input::Stream(part) => part,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn failure(input: Input) -> (String, String) {
     match input {
         Input::Error { failure, fatal: false } | Input::InitError(failure) => {
@@ -232,7 +239,7 @@ async fn a_response_over_the_limit_is_refused_and_the_runtime_goes_on() {
 }
 
 #[tokio::test]
-async fn a_streamed_response_is_collected_with_what_its_end_tells() {
+async fn a_streamed_response_comes_in_parts_with_what_its_end_tells() {
     let chunked = |end: &str| {
         format!(
             "POST {} HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n{end}\r\n",
@@ -253,13 +260,50 @@ async fn a_streamed_response_is_collected_with_what_its_end_tells() {
         assert_eq!((wrong.status, wrong.text().contains("InvalidFunctionResponseMode")), (400, true));
     });
     ready(&mut api).await;
-    api.deliver(&invocation(b"1"), Timestamp(1));
-    assert!(matches!(news(&mut api).await, Input::Response(body) if body == "onetwo"));
-    api.deliver(&invocation(b"2"), Timestamp(1));
-    assert_eq!(failure(news(&mut api).await), ("Function.Late".into(), "{\"e\":1}".into()));
+    let begun = |content_type: &str| Part::Begun { content_type: content_type.into(), data: Bytes::new() };
+    for end in ["", "Function.Late"] {
+        api.deliver(&invocation(b"1"), Timestamp(1));
+        assert_eq!(part(news(&mut api).await), begun("application/octet-stream"));
+        assert_eq!(part(news(&mut api).await), Part::Data("one".into()));
+        assert_eq!(part(news(&mut api).await), Part::Data("two".into()));
+        match end {
+            "" => assert_eq!(part(news(&mut api).await), Part::Ended),
+            _ => assert_eq!(failure(news(&mut api).await), (end.into(), "{\"e\":1}".into())),
+        }
+    }
     api.deliver(&invocation(b"3"), Timestamp(1));
     assert_eq!(failure(news(&mut api).await).0, "Runtime.InvalidResponseModeHeader");
     runtime.join().unwrap();
+}
+
+#[tokio::test]
+async fn no_more_of_a_stream_is_read_than_is_taken() {
+    let (mut api, runtime) = start(|address| {
+        let mut client = Client::new(address);
+        client.next();
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n",
+            path("response")
+        );
+        client.write(head.as_bytes());
+        let stream = client.0.get_mut();
+        stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let chunk = [b"40000\r\n".as_slice(), &[b'x'; 0x40000], b"\r\n"].concat();
+        // Sockets have buffers, but not endless ones.
+        (0..400).take_while(|_| stream.write_all(&chunk).is_ok()).count()
+    });
+    ready(&mut api).await;
+    api.deliver(&invocation(b"1"), Timestamp(1));
+    assert!(matches!(part(news(&mut api).await), Part::Begun { content_type, .. } if content_type == "text/plain"));
+    let taken = tokio::task::spawn_blocking(|| runtime.join().unwrap()).await.unwrap();
+    assert!(taken < 100, "{taken} chunks of 256 KB were taken though nobody listened");
+    // The connection was cut in the middle, which is told after what had arrived.
+    loop {
+        match news(&mut api).await {
+            Input::Stream(Part::Data(data)) => assert!(data.iter().all(|byte| *byte == b'x')),
+            other => return assert_eq!(failure(other).0, "Runtime.TruncatedResponse"),
+        }
+    }
 }
 
 #[tokio::test]
