@@ -15,6 +15,9 @@ const READY = 16, INIT_ERROR = 17, RESPONSE = 18, ERROR = 19, TOO_LARGE = 20, PA
 const REHEARSALS = 10;
 const RESPONSE_LIMIT = 6 * 1024 * 1024 + 100;
 const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
+const HIGH_WATER_MARK = Symbol.for('aws.lambda.runtime.handler.highWaterMark');
+/** What only functions need that stream their responses. */
+const streams = () => require('./stream.cjs');
 
 // --- Frames ---------------------------------------------------------------------------------------------------------
 
@@ -49,6 +52,10 @@ function receive(kind = INVOKE) {
 }
 
 function send(kind, sequence, meta, payload) {
+  writeAll(CONTROL_FD, frameOf(kind, sequence, meta, payload));
+}
+
+function frameOf(kind, sequence, meta, payload) {
   const metaBytes = meta === undefined ? 0 : Buffer.byteLength(meta);
   const payloadBytes = payload === undefined ? 0 : Buffer.byteLength(payload);
   const frame = Buffer.allocUnsafe(16 + metaBytes + payloadBytes);
@@ -57,8 +64,9 @@ function send(kind, sequence, meta, payload) {
   frame.writeUInt32BE(metaBytes, 8);
   frame.writeUInt32BE(payloadBytes, 12);
   if (metaBytes) frame.write(meta, 16);
-  if (payloadBytes) frame.write(payload, 16 + metaBytes);
-  writeAll(CONTROL_FD, frame);
+  if (typeof payload === 'string') frame.write(payload, 16 + metaBytes);
+  else if (payloadBytes) frame.set(payload, 16 + metaBytes);
+  return frame;
 }
 
 function writeAll(descriptor, bytes) {
@@ -200,7 +208,7 @@ const ImportModuleError = errorClass('ImportModuleError');
 const HandlerNotFound = errorClass('HandlerNotFound');
 const MalformedHandlerName = errorClass('MalformedHandlerName');
 const UserCodeSyntaxError = errorClass('UserCodeSyntaxError');
-const StreamingNotSupported = errorClass('StreamingNotSupported');
+const MalformedStreamingHandler = errorClass('MalformedStreamingHandler');
 const UnhandledPromiseRejection = errorClass('UnhandledPromiseRejection');
 
 const printable = (text) => String(text).replace(/\x7F/g, '%7F');
@@ -245,12 +253,17 @@ function logError(title, value) {
 }
 
 function sendError(kind, sequence, value, fatal, errorType) {
+  send(kind, sequence, ...errorParts(value, fatal, errorType));
+}
+
+/** The meta and the payload of a frame that tells an error. */
+function errorParts(value, fatal, errorType) {
   const document = describe(value);
   let payload = JSON.stringify(document);
   if (Buffer.byteLength(payload) > RESPONSE_LIMIT) {
     payload = JSON.stringify({ ...document, errorMessage: document.errorMessage.slice(0, 10000), trace: [] });
   }
-  send(kind, sequence, JSON.stringify({ errorType: errorType || document.errorType, fatal }), payload);
+  return [JSON.stringify({ errorType: errorType || document.errorType, fatal }), payload];
 }
 
 /** What an error that nobody caught does: it answers whatever waits for an answer, and ends the process. */
@@ -333,21 +346,23 @@ async function load(root, name) {
   const handler = last.slice(dot + 1).split('.').reduce((value, key) => value && value[key], loaded);
   if (!handler) throw new HandlerNotFound(`${name} is undefined or not exported`);
   if (typeof handler !== 'function') throw new HandlerNotFound(`${name} is not a function`);
-  if (handler[STREAMING]) {
-    throw new StreamingNotSupported(`${name} streams its response, which is not built yet; return the response instead`);
+  if (handler[STREAMING] && handler[STREAMING] !== 'response') {
+    throw new MalformedStreamingHandler(`${name} streams something else than its response: ${handler[STREAMING]}`);
   }
+  if (handler[STREAMING]) streams();
   return handler;
 }
 
 function offerGlobals() {
   globalThis.awslambda = {
-    streamifyResponse(handler) {
+    streamifyResponse(handler, options) {
       handler[STREAMING] = 'response';
+      handler[HIGH_WATER_MARK] = options && options.highWaterMark;
       return handler;
     },
     HttpResponseStream: class HttpResponseStream {
-      static from() {
-        throw new StreamingNotSupported('response streaming is not built yet');
+      static from(stream, prelude) {
+        return streams().http(stream, prelude);
       }
     },
   };
@@ -481,7 +496,42 @@ class Invocation {
 
   next() {
     // Not from here: what the function has ready to run comes first.
-    setImmediate(() => new Invocation(this.handler, this.fixed).run());
+    setImmediate(() => new this.constructor(this.handler, this.fixed).run());
+  }
+}
+
+/** The same for a handler that writes its response piece by piece. */
+class StreamingInvocation extends Invocation {
+  run() {
+    requestId = this.meta.id;
+    trace = this.meta.trace || undefined;
+    const { ResponseStream, run } = streams();
+    const ways = { descriptor: CONTROL_FD, frame: frameOf };
+    const stream = new ResponseStream(this.sequence, this.handler[HIGH_WATER_MARK], ways);
+    const end = (error, fatal, then) => {
+      if (this.answered) return then();
+      this.answered = true;
+      onIdle = () => {};
+      if (error === undefined) {
+        stream.complete();
+        return then();
+      }
+      stream.fail(...errorParts(error, fatal), then);
+    };
+    onFatal = (error, code) => end(error, true, () => process.exit(code));
+    const done = (failed) => {
+      if (failed && !this.answered) logError('Invoke Error', failed.error);
+      end(failed && failed.error, undefined, () => this.next());
+    };
+    let event, context;
+    try {
+      event = JSON.parse(this.text);
+      context = this.context({});
+    } catch (error) {
+      return done({ error });
+    }
+    this.text = undefined;
+    onIdle = run(this.handler, event, stream, context, done);
   }
 }
 
@@ -569,7 +619,8 @@ async function main() {
   const handler = await load(environment.LAMBDA_TASK_ROOT || '/var/task', environment._HANDLER || '');
   send(READY, 0, template && await becomeTemplate(template, ways));
   if (template && template.isEarly(CONTROL_FD)) await rehearse();
-  setImmediate(() => new Invocation(handler, readFixed()).run());
+  const Kind = handler[STREAMING] ? StreamingInvocation : Invocation;
+  setImmediate(() => new Kind(handler, readFixed()).run());
 }
 
 main().catch((error) => {

@@ -8,6 +8,7 @@ pub mod lambda;
 pub mod logs;
 pub mod pipeline;
 pub mod protocol;
+pub mod urls;
 
 /// The checked-in service models, as `models/make.py` cuts them from the public ones.
 pub mod models {

@@ -18,10 +18,10 @@ pub use service::{Service, ServiceBuilder, ServiceError};
 use crate::heavy;
 use crate::protocol::{self, ApiError, Dialect, Input, Output};
 use bytes::Bytes;
-use http::Response;
-use martlet_gateway::{Admission, BodyFault, Door, Head};
+use crate::urls::{self, Call, Endpoint, Found, Urls};
+use martlet_gateway::{Admission, Body, BodyFault, Door, Head, Response};
 use martlet_identity::{AuthError, Authenticator, Caller, Claim, Payload, RequestHead};
-use martlet_model::{RequestId, Timestamp};
+use martlet_model::{RequestId, Timestamp, limits};
 use record::Record;
 use route::Target;
 use service::Built;
@@ -32,6 +32,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The service that signatures of requests to function URLs are scoped to.
+const URL_SERVICE: &str = "lambda";
+
 /// The time of day, as the pipeline reads it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -40,6 +43,7 @@ pub struct Pipeline {
     authenticator: Arc<Authenticator>,
     services: Arc<[Service]>,
     internal: Arc<dyn Internal>,
+    urls: Option<Urls>,
     clock: Clock,
     randomness: Arc<Randomness>,
 }
@@ -55,11 +59,12 @@ pub struct Ticket {
 enum Way {
     Operation { claim: Claim, target: Target },
     Internal { claim: Option<Claim> },
+    Url { endpoint: Arc<Endpoint>, prefix: usize, claim: Option<Claim> },
 }
 
 /// An answer on its way out, with what the record wants to know of it.
 struct Answer {
-    response: Response<Bytes>,
+    response: Response,
     code: Option<String>,
     caller: Option<Caller>,
 }
@@ -77,9 +82,35 @@ impl Pipeline {
             authenticator: Arc::new(authenticator),
             services: services.into(),
             internal,
+            urls: None,
             clock,
             randomness: Arc::new(Randomness::new()),
         }
+    }
+
+    /// The same with function URLs.
+    #[must_use]
+    pub fn with_urls(mut self, urls: Urls) -> Self {
+        self.urls = Some(urls);
+        self
+    }
+
+    /// Authenticate, as far as the head allows, for a request to a function URL.
+    fn url_way(&self, head: &Head, found: Found, now: Timestamp) -> Result<Way, ApiError> {
+        let prefix = found.prefix();
+        let endpoint = found.endpoint.ok_or_else(urls::unknown)?;
+        if !Urls::wants_signature(&endpoint, head) {
+            return Ok(Way::Url { endpoint, prefix, claim: None });
+        }
+        let claim = self.authenticator.precheck(&RequestHead::from(head), now).map_err(|error| match error {
+            AuthError::Missing => urls::unknown(),
+            error => refused(head, &error),
+        })?;
+        if claim.service() != URL_SERVICE {
+            let text = format!("Credential should be scoped to correct service: '{URL_SERVICE}'.");
+            return Err(refused(head, &AuthError::Invalid(text)));
+        }
+        Ok(Way::Url { endpoint, prefix, claim: Some(claim) })
     }
 
     /// Authenticate, as far as the head allows, and route.
@@ -116,6 +147,7 @@ impl Pipeline {
         match way {
             Way::Operation { target, .. } => self.built(target).map_or(0, |built| built.operation.body_limit),
             Way::Internal { .. } => DEFAULT_BODY_LIMIT,
+            Way::Url { .. } => limits::SYNC_REQUEST_BYTES,
         }
     }
 
@@ -136,10 +168,33 @@ impl Pipeline {
                 match verified {
                     Ok(caller) => {
                         let response = self.internal.handle(head, caller.as_ref(), body).await;
-                        Answer { response, code: None, caller }
+                        Answer { response: response.map(Body::from), code: None, caller }
                     }
                     Err(error) => self.refusal(head, None, error, &ticket.request_id),
                 }
+            }
+            Way::Url { endpoint, prefix, claim } => {
+                let verified = match claim {
+                    Some(claim) => self.verify(claim, head, &body).await.map(Some),
+                    None => Ok(None),
+                };
+                let (Some(urls), Ok(caller)) = (&self.urls, &verified) else {
+                    let error = verified.err().unwrap_or_else(urls::unknown);
+                    return url_refusal(error, &ticket.request_id);
+                };
+                let call = Call {
+                    endpoint,
+                    prefix: *prefix,
+                    head,
+                    body,
+                    peer,
+                    caller: caller.as_ref(),
+                    request_id: &ticket.request_id,
+                    received: ticket.received,
+                    randomness: &self.randomness,
+                };
+                let response = urls.answer(call).await;
+                Answer { response, code: None, caller: verified.ok().flatten() }
             }
         }
     }
@@ -222,7 +277,7 @@ impl Pipeline {
         let model = service.map(|service| &service.model);
         let dialect = model.map_or_else(|| Dialect::guess(&head.headers), |model| model.protocol.into());
         let response = protocol::encode_error(model, dialect, error, request_id);
-        Answer { response, code, caller: None }
+        Answer { response: response.map(Body::from), code, caller: None }
     }
 
     fn record(&self, head: &Head, ticket: &Ticket, answer: &Answer, bytes_in: usize, peer: SocketAddr) {
@@ -231,6 +286,7 @@ impl Pipeline {
                 self.built(target).map_or("", |built| built.operation.iam_action)
             }
             Way::Internal { .. } => "martlet:Internal",
+            Way::Url { .. } => "lambda:InvokeFunctionUrl",
         };
         record::write(&Record {
             request_id: &ticket.request_id,
@@ -242,7 +298,7 @@ impl Pipeline {
             status: answer.response.status(),
             code: answer.code.as_deref(),
             bytes_in,
-            bytes_out: answer.response.body().len(),
+            bytes_out: answer.response.body().length().unwrap_or_default(),
             took: ticket.started.elapsed(),
         });
     }
@@ -250,7 +306,7 @@ impl Pipeline {
     fn service_of(&self, ticket: &Ticket) -> Option<&Service> {
         match &ticket.way {
             Way::Operation { target, .. } => self.services.get(target.service),
-            Way::Internal { .. } => None,
+            Way::Internal { .. } | Way::Url { .. } => None,
         }
     }
 }
@@ -258,16 +314,26 @@ impl Pipeline {
 impl Door for Pipeline {
     type Ticket = Ticket;
 
-    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<Admission<Ticket>, Response<Bytes>> {
+    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<Admission<Ticket>, Response> {
         let (started, received) = (Instant::now(), (self.clock)());
         let request_id = self.randomness.request_id();
-        match self.way(head, received) {
+        let found = self.urls.as_ref().and_then(|urls| urls.find(head));
+        let is_url = found.is_some();
+        let way = match found {
+            Some(found) => self.url_way(head, found, received),
+            None => self.way(head, received),
+        };
+        match way {
             Ok(way) => {
                 let body_limit = self.body_limit(&way);
                 Ok(Admission { body_limit, ticket: Ticket { request_id, received, started, way } })
             }
             Err(error) => {
-                let answer = self.refusal(head, None, error, &request_id);
+                let answer = if is_url {
+                    url_refusal(error, &request_id)
+                } else {
+                    self.refusal(head, None, error, &request_id)
+                };
                 let ticket = Ticket { request_id, received, started, way: Way::Internal { claim: None } };
                 self.record(head, &ticket, &answer, 0, peer);
                 Err(answer.response)
@@ -275,13 +341,7 @@ impl Door for Pipeline {
         }
     }
 
-    fn refuse_body(
-        &self,
-        head: &Head,
-        ticket: Ticket,
-        fault: BodyFault,
-        peer: SocketAddr,
-    ) -> Response<Bytes> {
+    fn refuse_body(&self, head: &Head, ticket: Ticket, fault: BodyFault, peer: SocketAddr) -> Response {
         let error = match fault {
             BodyFault::TooLarge => self.too_large(&ticket),
             BodyFault::TimedOut => ApiError::new(
@@ -298,12 +358,15 @@ impl Door for Pipeline {
                 "The request's body is not what its headers say: it is cut short or badly chunked",
             ),
         };
-        let answer = self.refusal(head, self.service_of(&ticket), error, &ticket.request_id);
+        let answer = match &ticket.way {
+            Way::Url { .. } => url_refusal(error, &ticket.request_id),
+            _ => self.refusal(head, self.service_of(&ticket), error, &ticket.request_id),
+        };
         self.record(head, &ticket, &answer, 0, peer);
         answer.response
     }
 
-    async fn handle(&self, mut head: Head, ticket: Ticket, body: Bytes, peer: SocketAddr) -> Response<Bytes> {
+    async fn handle(&self, mut head: Head, ticket: Ticket, body: Bytes, peer: SocketAddr) -> Response {
         let bytes_in = body.len();
         let answer = self.answer(&mut head, &ticket, body, peer).await;
         self.record(&head, &ticket, &answer, bytes_in, peer);
@@ -329,6 +392,11 @@ impl Pipeline {
         )
         .with_status(413)
     }
+}
+
+fn url_refusal(error: ApiError, request_id: &RequestId) -> Answer {
+    let response = urls::refusal(&error, request_id);
+    Answer { response, code: Some(error.code.into_owned()), caller: None }
 }
 
 fn verify(

@@ -1,6 +1,6 @@
 use super::*;
 use bytes::Bytes;
-use martlet_environment::InitType;
+use martlet_environment::{InitType, Piece, response_stream};
 use martlet_model::Timestamp;
 use martlet_model::{
     AccountId, Code, Configuration, FunctionName, FunctionVersion, Region, RequestId, RuntimeName,
@@ -38,6 +38,7 @@ struct Fake {
     world: Arc<World>,
     number: usize,
     event: Option<Invocation>,
+    sink: Option<ResponseSink>,
     alive: Arc<watch::Sender<bool>>,
 }
 
@@ -50,7 +51,7 @@ impl Played {
         let number = self.0.started.fetch_add(1, Ordering::SeqCst);
         let alive = Arc::new(watch::channel(true).0);
         self.0.alive.lock().unwrap().push(Arc::clone(&alive));
-        Fake { world: Arc::clone(&self.0), number, event: None, alive }
+        Fake { world: Arc::clone(&self.0), number, event: None, sink: None, alive }
     }
 }
 
@@ -125,6 +126,10 @@ fn ended(alive: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'stat
 }
 
 impl ExecutionEnvironment for Fake {
+    fn stream_to(&mut self, sink: ResponseSink) {
+        self.sink = Some(sink);
+    }
+
     fn begin(&mut self, invocation: Invocation) {
         self.event = Some(invocation);
     }
@@ -145,6 +150,9 @@ impl ExecutionEnvironment for Fake {
         self.event = None;
         self.world.finished.fetch_add(1, Ordering::SeqCst);
         let payload = Bytes::from(self.number.to_string());
+        if let Some(sink) = self.sink.take() {
+            sink.push(Piece::Data(payload.clone()));
+        }
         let reusable = !text.starts_with(b"crash");
         Completion::Done(Completed { payload, function_error: None, log_tail: vec![], reusable })
     }
@@ -260,6 +268,21 @@ async fn an_event_that_never_arrived_is_given_to_another_environment() {
     let refused = engine.invoke(&deployment("1"), event("dead always")).await;
     assert!(matches!(refused, Err(Rejected::KeepsDying(_))), "{refused:?}");
     assert_eq!(engine.counts().iter().map(|c| c.counts.waiting).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_has_what_the_environment_that_ran_it_said_and_ends() {
+    let world = Played::default();
+    let engine = Engine::new(world, options());
+    let (sink, mut stream) = response_stream();
+    let ran = engine.stream(&deployment("1"), event("dead once"), Wanted::Any, sink).await.unwrap();
+    assert_eq!(stream.next().await, Some(Piece::Data(ran.completed.payload)));
+    assert_eq!(stream.next().await, None);
+
+    let (sink, mut stream) = response_stream();
+    let refused = engine.stream(&deployment("1"), event("dead always"), Wanted::Any, sink).await;
+    assert!(matches!(refused, Err(Rejected::KeepsDying(_))), "{refused:?}");
+    assert_eq!(stream.next().await, None);
 }
 
 #[tokio::test]

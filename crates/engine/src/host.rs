@@ -2,7 +2,7 @@
 //!
 //! [`martlet_environment::Host`] is the real one; tests play it.
 
-use martlet_environment::{Completion, Deployment, InitType};
+use martlet_environment::{Completion, Deployment, InitType, ResponseSink};
 use martlet_model::Invocation;
 use std::future::Future;
 use std::sync::Arc;
@@ -79,6 +79,9 @@ pub trait Template: Send + Sync + 'static {
 
 /// One environment. It is owned by whoever uses it, and takes one event at a time.
 pub trait ExecutionEnvironment: Send + 'static {
+    /// Has the response to the next event go to `sink` while it is made.
+    fn stream_to(&mut self, sink: ResponseSink);
+
     /// Hands an event over; thaws the environment first when it is frozen.
     fn begin(&mut self, invocation: Invocation);
 
@@ -168,6 +171,10 @@ impl Template for martlet_environment::Template {
 }
 
 impl ExecutionEnvironment for martlet_environment::Environment {
+    fn stream_to(&mut self, sink: ResponseSink) {
+        self.stream_to(sink);
+    }
+
     fn begin(&mut self, invocation: Invocation) {
         self.begin(invocation);
     }

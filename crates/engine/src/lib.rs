@@ -16,7 +16,7 @@ pub use host::{ExecutionEnvironment, Host, Prepared, Template};
 pub use options::EngineOptions;
 pub use scheduler::{Counts, Limit, Provisioned, Unprovided};
 
-use martlet_environment::{Completed, Completion, Deployment};
+use martlet_environment::{Completed, Completion, Deployment, ResponseSink};
 use martlet_model::{FunctionArn, Invocation, Version};
 use scheduler::VersionId;
 use shared::{Key, Shared};
@@ -150,8 +150,33 @@ impl<H: Host> Engine<H> {
     pub async fn run(
         &self,
         deployment: &Arc<Deployment>,
+        invocation: Invocation,
+        wanted: Wanted,
+    ) -> Result<Ran, Rejected> {
+        self.run_to(deployment, invocation, wanted, None).await
+    }
+
+    /// The same, with the response going to `sink` while the function makes it. An event whose response has begun is given to
+    /// no other environment, whatever happens.
+    ///
+    /// # Errors
+    /// As [`Engine::invoke`]; nothing has gone to `sink` then.
+    pub async fn stream(
+        &self,
+        deployment: &Arc<Deployment>,
+        invocation: Invocation,
+        wanted: Wanted,
+        sink: ResponseSink,
+    ) -> Result<Ran, Rejected> {
+        self.run_to(deployment, invocation, wanted, Some(&sink)).await
+    }
+
+    async fn run_to(
+        &self,
+        deployment: &Arc<Deployment>,
         mut invocation: Invocation,
         wanted: Wanted,
+        sink: Option<&ResponseSink>,
     ) -> Result<Ran, Rejected> {
         let mut place = self.shared.arrive(deployment, wanted)?;
         let (mut new, mut in_all) = (0, 0);
@@ -160,7 +185,7 @@ impl<H: Host> Engine<H> {
                 Place::Ready(busy, start) => (busy, start),
                 Place::Line(line) => line.wait().await?,
             };
-            match busy.run(invocation).await {
+            match busy.run(invocation, sink).await {
                 Completion::Done(completed) => return Ok(Ran { completed, start }),
                 Completion::Undelivered(back) => {
                     invocation = back;

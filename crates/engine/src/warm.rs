@@ -5,7 +5,7 @@ use crate::host::{ExecutionEnvironment, Host};
 use crate::scheduler::{Arrival, EnvironmentId, Ticket, VersionId};
 use crate::shared::{Key, Shared, State};
 use crate::{Rejected, Start, Wanted};
-use martlet_environment::{Completion, Deployment};
+use martlet_environment::{Completion, Deployment, ResponseSink};
 use martlet_model::Invocation;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,8 +94,11 @@ impl<H: Host> Busy<H> {
         Self { shared: Arc::clone(shared), id, environment, running: false }
     }
 
-    pub(crate) async fn run(&mut self, invocation: Invocation) -> Completion {
+    pub(crate) async fn run(&mut self, invocation: Invocation, sink: Option<&ResponseSink>) -> Completion {
         let Some(environment) = self.environment.as_mut() else { return Completion::Undelivered(invocation) };
+        if let Some(sink) = sink {
+            environment.stream_to(sink.clone());
+        }
         self.running = true;
         environment.begin(invocation);
         let completion = environment.complete().await;

@@ -1,7 +1,8 @@
 //! What Invoke needs of the rooms that run functions.
 
+use super::streaming::Streaming;
 use martlet_engine::{Engine, Host, Provisioned, Ran, Rejected, Wanted};
-use martlet_environment::Deployment;
+use martlet_environment::{Deployment, response_stream};
 use martlet_events::{AcceptError, AsyncInvocations, Event};
 use martlet_model::Invocation;
 use std::future::Future;
@@ -23,6 +24,10 @@ pub trait Invocations: Send + Sync + 'static {
 
     /// What is provisioned of a version at this moment.
     fn provisioned(&self, deployment: &Arc<Deployment>) -> Provisioned;
+
+    /// Runs one now whose response is read while the function makes it. Returns at once; goes on when nobody reads. Must be
+    /// called inside a tokio runtime.
+    fn stream(&self, deployment: Arc<Deployment>, invocation: Invocation, wanted: Wanted) -> Streaming;
 
     /// Takes one that may run later. It is on stable storage when this resolves to `Ok`.
     fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>>;
@@ -54,6 +59,14 @@ impl<H: Host> Invocations for EngineInvocations<H> {
 
     fn provisioned(&self, deployment: &Arc<Deployment>) -> Provisioned {
         self.engine.provisioned(deployment)
+    }
+
+    fn stream(&self, deployment: Arc<Deployment>, invocation: Invocation, wanted: Wanted) -> Streaming {
+        let (sink, response) = response_stream();
+        let engine = self.engine.clone();
+        let running =
+            tokio::spawn(async move { engine.stream(&deployment, invocation, wanted, sink).await });
+        Streaming::new(response, running)
     }
 
     fn accept(&self, event: Event) -> BoxFuture<'_, Result<(), AcceptError>> {

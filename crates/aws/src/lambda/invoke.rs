@@ -4,13 +4,15 @@ use super::errors::{function_not_found, internal, unresolved};
 use super::named::Named;
 use super::{Lambda, access};
 use crate::heavy;
-use crate::pipeline::{Ctx, Operation};
+use crate::pipeline::{Ctx, Operation, Randomness};
 use crate::protocol::{ApiError, Input, Output, well_formed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::HeaderMap;
 use martlet_engine::{Limit, Ran, Rejected};
 use martlet_events::Event;
+use martlet_functions::Functions;
 use martlet_model::{FunctionArn, Invocation, Timestamp, Trigger, limits, lineage};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -65,7 +67,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         invoked_arn: named.arn(),
         payload,
         client_context: input.text("ClientContext").map(client_context).transpose()?,
-        trace_id: stepped(&lambda, &named.function, &trace_id(&ctx))?,
+        trace_id: stepped(&lambda.functions, &named.function, &trace_id(&ctx))?,
         accepted: ctx.received,
         trigger: Trigger::Request,
         attempt: 1,
@@ -104,9 +106,13 @@ pub(super) async fn invoke_async(lambda: Arc<Lambda>, ctx: Ctx, input: Input) ->
 }
 
 /// The trace that the function sees: one step further in its lineage.
-fn stepped(lambda: &Lambda, function: &FunctionArn, trace: &str) -> Result<String, ApiError> {
+pub(crate) fn stepped(
+    functions: &Functions,
+    function: &FunctionArn,
+    trace: &str,
+) -> Result<String, ApiError> {
     let (trace, judged) = lineage::step(trace, function);
-    let allowed = || lambda.functions.get(function).is_some_and(|found| found.attached().recursion_allowed);
+    let allowed = || functions.get(function).is_some_and(|found| found.attached().recursion_allowed);
     if judged.is_err() && !allowed() {
         return Err(ApiError::new(
             "RecursiveInvocationException",
@@ -120,7 +126,7 @@ fn stepped(lambda: &Lambda, function: &FunctionArn, trace: &str) -> Result<Strin
     Ok(trace)
 }
 
-async fn check(payload: &Bytes) -> Result<(), ApiError> {
+pub(super) async fn check(payload: &Bytes) -> Result<(), ApiError> {
     if !heavy::is_large(payload.len()) {
         return well_formed(payload);
     }
@@ -137,7 +143,7 @@ fn too_large_for_an_event(bytes: usize) -> ApiError {
 }
 
 /// The JSON text in base64 that a mobile SDK sends along.
-fn client_context(encoded: &str) -> Result<String, ApiError> {
+pub(super) fn client_context(encoded: &str) -> Result<String, ApiError> {
     let refused = |text: &str| ApiError::new("InvalidRequestContentException", text);
     if encoded.len() > limits::CLIENT_CONTEXT_BYTES {
         return Err(refused("Client context must be no more than 3583 bytes when base64-encoded."));
@@ -149,13 +155,18 @@ fn client_context(encoded: &str) -> Result<String, ApiError> {
 }
 
 /// The trace that the caller is part of, or the beginning of a new one that nobody samples.
-fn trace_id(ctx: &Ctx) -> String {
-    let given = ctx.header(TRACE_HEADER).filter(|header| {
+pub(super) fn trace_id(ctx: &Ctx) -> String {
+    trace_of(&ctx.headers, ctx.received, &ctx.randomness)
+}
+
+/// The same for a request that is no operation's.
+pub(crate) fn trace_of(headers: &HeaderMap, received: Timestamp, randomness: &Randomness) -> String {
+    let given = headers.get(TRACE_HEADER).and_then(|header| header.to_str().ok()).filter(|header| {
         header.len() <= lineage::LONGEST_TRACE
             && header.contains("Root=")
             && !header.bytes().any(|byte| byte < b' ')
     });
-    given.map_or_else(|| new_trace(ctx.received, ctx.randomness.take()), str::to_owned)
+    given.map_or_else(|| new_trace(received, randomness.take()), str::to_owned)
 }
 
 fn new_trace(now: Timestamp, random: [u8; 20]) -> String {
@@ -182,7 +193,7 @@ fn throttled(reason: &'static str, again: Duration) -> ApiError {
         .with("retryAfterSeconds", seconds.to_string())
 }
 
-fn rejected(rejected: &Rejected) -> ApiError {
+pub(crate) fn rejected(rejected: &Rejected) -> ApiError {
     match rejected {
         Rejected::Throttled { limit, again } => throttled(
             match limit {

@@ -16,6 +16,7 @@ mod event_invoke;
 mod get;
 mod invocations;
 mod invoke;
+mod invoke_stream;
 mod list;
 mod named;
 mod packages;
@@ -26,6 +27,7 @@ mod recursion;
 mod request;
 mod resource_policies;
 mod starts;
+mod streaming;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -35,7 +37,9 @@ mod versions;
 
 pub use access::{UrlCall, service_may_invoke, url_may_invoke};
 pub use invocations::{EngineInvocations, Invocations};
+pub(crate) use invoke::{rejected, stepped, trace_of};
 pub use packages::{Downloads, PACKAGES_PREFIX};
+pub use streaming::{Step, Streaming};
 pub use starts::{StartShown, Starts, start_of};
 
 use crate::models;
@@ -112,6 +116,7 @@ impl Lambda {
             .on(recursion::PUT, recursion::put)?
             .on(recursion::GET, recursion::get)?
             .on(invoke::INVOKE_ASYNC, invoke::invoke_async)?
+            .on(invoke_stream::INVOKE_STREAM, invoke_stream::invoke_with_response_stream)?
             .on(INVOKE, invoke::invoke)
             .map(|builder| builder.build())
     }

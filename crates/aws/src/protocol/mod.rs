@@ -3,6 +3,7 @@
 mod decode;
 mod dialect;
 mod error;
+mod event_stream;
 mod input;
 mod model;
 mod output;
@@ -17,6 +18,7 @@ mod value;
 pub use decode::well_formed;
 pub(crate) use dialect::Dialect;
 pub use error::ApiError;
+pub use event_stream::{EVENT_STREAM, event};
 pub(crate) use input::Binding;
 pub use input::Input;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::model::{Location, Model, OperationModel, Protocol};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
+use martlet_gateway::{Response as Answer, Source};
 use martlet_model::RequestId;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const XML: HeaderValue = HeaderValue::from_static("text/xml");
 
 /// What a handler answers with when it did what was asked.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Output {
     status: Option<u16>,
     headers: Vec<(&'static str, String)>,
@@ -27,12 +28,13 @@ pub struct Output {
     body: Body,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum Body {
     #[default]
     Empty,
     Json(Vec<u8>),
     Payload(Bytes),
+    Stream(&'static str, Box<dyn Source>),
 }
 
 impl Output {
@@ -57,6 +59,12 @@ impl Output {
     #[must_use]
     pub fn payload(payload: Bytes) -> Self {
         Self { body: Body::Payload(payload), ..Self::default() }
+    }
+
+    /// A body of another content type that is made while it is sent.
+    #[must_use]
+    pub fn stream(content_type: &'static str, source: impl Source + 'static) -> Self {
+        Self { body: Body::Stream(content_type, Box::new(source)), ..Self::default() }
     }
 
     /// Another status than the model's.
@@ -112,18 +120,23 @@ impl Shaper {
         Self { status, content_type, headers: headers.collect(), empty_object }
     }
 
-    pub(crate) fn encode(&self, output: Output, request_id: &RequestId) -> Response<Bytes> {
+    pub(crate) fn encode(&self, output: Output, request_id: &RequestId) -> Answer {
+        let mut content_type = self.content_type.clone();
         let body = match output.body {
-            Body::Json(json) => Bytes::from(json),
-            Body::Payload(payload) => payload,
-            Body::Empty if self.empty_object => Bytes::from_static(b"{}"),
-            Body::Empty => Bytes::new(),
+            Body::Json(json) => Bytes::from(json).into(),
+            Body::Payload(payload) => payload.into(),
+            Body::Stream(of, source) => {
+                content_type = HeaderValue::from_static(of);
+                martlet_gateway::Body::Stream(source)
+            }
+            Body::Empty if self.empty_object => Bytes::from_static(b"{}").into(),
+            Body::Empty => martlet_gateway::Body::default(),
         };
-        let mut response = Response::new(body);
+        let mut response = Answer::new(body);
         *response.status_mut() =
             output.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(self.status);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, self.content_type.clone());
+        headers.insert(CONTENT_TYPE, content_type);
         headers.insert(REQUEST_ID, id_value(request_id));
         headers.extend(output.own);
         for (member, value) in output.headers {
@@ -209,9 +222,16 @@ mod tests {
     use martlet_model::Timestamp;
     use serde_json::json;
 
+    fn whole(answer: Answer) -> Response<Bytes> {
+        answer.map(|body| match body {
+            martlet_gateway::Body::Whole(bytes) => bytes,
+            martlet_gateway::Body::Stream(_) => panic!("a stream"),
+        })
+    }
+
     fn encoded(model: &Model, operation: &str, output: Output) -> Response<Bytes> {
         let operation = &model.operations[model.operation(operation).unwrap()];
-        Shaper::new(model, operation).encode(output, &RequestId::from_random([7; 16]))
+        whole(Shaper::new(model, operation).encode(output, &RequestId::from_random([7; 16])))
     }
 
     fn failed(model: &Model, refusal: ApiError) -> Response<Bytes> {

@@ -4,6 +4,8 @@ mod compiled;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod node_stream_tests;
+#[cfg(test)]
 mod node_template_tests;
 #[cfg(test)]
 mod node_tests;
@@ -38,6 +40,7 @@ pub(crate) const NODE: &str = include_str!("../../../../runtimes/nodejs/bootstra
 
 const PYTHON_TEMPLATE: &str = include_str!("../../../../runtimes/python/martlet_template.py");
 const PYTHON_HOOKS: &str = include_str!("../../../../runtimes/python/snapshot_restore_py.py");
+const NODE_STREAM: &str = include_str!("../../../../runtimes/nodejs/stream.cjs");
 const NODE_TEMPLATE: &str = include_str!("../../../../runtimes/nodejs/template.cjs");
 const NODE_WORKER: &str = include_str!("../../../../runtimes/nodejs/worker.cjs");
 
@@ -49,8 +52,9 @@ pub(crate) const PYTHON_OPTIONS: [&str; 3] = ["-s", "-S", "-u"];
 /// one.
 pub(crate) fn companions(node: bool, template: bool) -> Vec<(&'static str, &'static [u8])> {
     let own: &[(&str, &[u8])] = match (node, template) {
-        (true, false) => &[],
+        (true, false) => &[("stream.cjs", NODE_STREAM.as_bytes())],
         (true, true) => &[
+            ("stream.cjs", NODE_STREAM.as_bytes()),
             ("template.cjs", NODE_TEMPLATE.as_bytes()),
             ("worker.cjs", NODE_WORKER.as_bytes()),
             ("park.so", PARK_LIBRARY),

@@ -21,13 +21,13 @@ pub(super) static INTERPRETERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
         .collect()
 });
 
-fn start_with(node: &Path, package: &Package, handler: &str, extra: &[(&str, &str)]) -> Runtime {
+pub(super) fn start_with(node: &Path, package: &Package, handler: &str, extra: &[(&str, &str)]) -> Runtime {
     let bootstrap = concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtimes/nodejs/bootstrap.cjs");
     Runtime::start(&[node.to_str().unwrap(), bootstrap], package, handler, extra)
 }
 
 /// Runs `test` once for each interpreter.
-fn on_each(files: &[(&str, &str)], handler: &str, extra: &[(&str, &str)], test: impl Fn(Runtime)) {
+pub(super) fn on_each(files: &[(&str, &str)], handler: &str, extra: &[(&str, &str)], test: impl Fn(Runtime)) {
     let package = Package::new(files);
     for node in INTERPRETERS.iter() {
         test(start_with(node, &package, handler, extra).ready());
@@ -304,9 +304,10 @@ fn init_failures_have_their_own_types() {
     assert_eq!(document(&[], "app.handler")["errorType"], "Runtime.ImportModuleError");
     let thrown = document(&[("app.js", "throw new RangeError('at import')")], "app.handler");
     assert_eq!((&thrown["errorType"], &thrown["errorMessage"]), (&json!("RangeError"), &json!("at import")));
-    let streaming = "exports.handler = awslambda.streamifyResponse(async () => {})";
+    let streaming =
+        "exports.handler = () => {}; exports.handler[Symbol.for('aws.lambda.runtime.handler.streaming')] = 'x'";
     let refused = document(&[("app.js", streaming)], "app.handler");
-    assert_eq!(refused["errorType"], "Runtime.StreamingNotSupported");
+    assert_eq!(refused["errorType"], "Runtime.MalformedStreamingHandler");
 }
 
 #[test]

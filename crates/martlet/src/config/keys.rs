@@ -173,6 +173,13 @@ pub(crate) const KEYS: &[Key] = &[
         "How long an invocation may wait for an environment; one that would wait longer is throttled",
     ),
     key(
+        "stream_idle_seconds",
+        Kind::Number { min: 1, max: 86_400 },
+        Fixed("300"),
+        "SECONDS",
+        "How long a function that streams its answer to a function URL may be silent before the answer is broken off",
+    ),
+    key(
         "memory_budget_mb",
         Kind::Number { min: 128, max: 16_777_216 },
         MemoryBudget,

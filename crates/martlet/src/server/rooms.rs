@@ -8,10 +8,11 @@ use crate::config::Config;
 use crate::credentials_file::Profile;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use martlet_aws::lambda::{Downloads, EngineInvocations, Lambda, StartShown, Starts, start_of};
+use martlet_aws::lambda::{Downloads, EngineInvocations, Invocations, Lambda, StartShown, Starts, start_of};
 use martlet_aws::logs::Logs;
 use martlet_aws::pipeline::{Internal, Pipeline, ServiceError};
-use martlet_engine::{Engine, EngineOptions};
+use martlet_aws::urls::{UrlIndex, Urls};
+use martlet_engine::{Engine, EngineOptions, Wanted};
 use martlet_environment::{Deployment, Host, HostOptions, Runtimes, StartMode};
 use martlet_events::{AsyncInvocations, Destinations, EventsOptions};
 use martlet_functions::{Function, Functions, Observer, OpenError};
@@ -79,7 +80,9 @@ impl Rooms {
         let starts = starts(config, obstacle, Arc::clone(&host));
         let options = EngineOptions { fork_start: obstacle.is_none(), ..engine_options(config) };
         let engine = Engine::new(Arc::clone(&host), options);
-        let observer = Arc::new(Watch { engine: engine.clone(), host: Arc::clone(&host) });
+        let urls = Arc::new(UrlIndex::default());
+        let observer =
+            Arc::new(Watch { engine: engine.clone(), host: Arc::clone(&host), urls: Arc::clone(&urls) });
         let functions = Functions::open(store.clone(), &config.data_dir.join(PACKAGES), observer)
             .await
             .map_err(RoomsError::Functions)?;
@@ -93,10 +96,19 @@ impl Rooms {
         // Links to packages are signed by a key of their own, which nobody ever sees.
         let link_key = Credentials::generate()?;
         let downloads = Arc::new(Downloads::new(functions.clone(), link_key.clone()));
+        let invocations: Arc<dyn Invocations> =
+            Arc::new(EngineInvocations::new(engine.clone(), events.clone()));
+        let urls = Urls {
+            index: urls,
+            functions: functions.clone(),
+            invocations: Arc::clone(&invocations),
+            stream_idle: config.stream_idle,
+            wanted: starts.always.map_or(Wanted::Any, Wanted::Cold),
+        };
         let lambda = Lambda {
             functions,
             runtimes,
-            invocations: Arc::new(EngineInvocations::new(engine.clone(), events.clone())),
+            invocations,
             downloads: Arc::clone(&downloads),
             concurrency: config.account_concurrency,
             starts,
@@ -109,7 +121,8 @@ impl Rooms {
         let mode = if config.dev { Mode::Dev(config.account_id.clone()) } else { Mode::Enforced };
         let own = Arc::new(OwnRoutes { health, downloads, events: events.clone() });
         let pipeline =
-            Arc::new(Pipeline::new(Authenticator::new(keyring, mode), services, own, system_clock()));
+            Pipeline::new(Authenticator::new(keyring, mode), services, own, system_clock()).with_urls(urls);
+        let pipeline = Arc::new(pipeline);
         Ok(Self { pipeline, engine, events, telemetry })
     }
 
@@ -213,6 +226,7 @@ fn starts(config: &Config, obstacle: Option<&'static str>, host: Arc<Host>) -> S
 struct Watch {
     engine: Engine<Arc<Host>>,
     host: Arc<Host>,
+    urls: Arc<UrlIndex>,
 }
 
 impl Observer for Watch {
@@ -230,6 +244,7 @@ impl Observer for Watch {
     fn attached(&self, function: &FunctionArn, picture: Option<&Function>) {
         self.engine.reserve(function, picture.and_then(|picture| picture.attached().reserved_concurrency));
         self.engine.provision(function, &picture.map(Function::provisioned).unwrap_or_default());
+        self.urls.attached(function, picture);
     }
 }
 

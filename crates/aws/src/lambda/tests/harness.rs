@@ -7,11 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use martlet_engine::{Limit, Provisioned, Ran, Rejected, Start, Wanted};
-use martlet_environment::{Completed, Deployment, FunctionError};
+use martlet_environment::{Completed, Deployment, FunctionError, Piece, response_stream};
 use martlet_events::{AcceptError, Event};
 use martlet_functions::Observer;
 use martlet_functions::package::Writer;
-use martlet_gateway::{Door as _, Head};
+use martlet_gateway::{Body, Door as _, Head};
 use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode};
 use martlet_model::{AccountId, FunctionArn, FunctionRef, Invocation, Region, Timestamp};
 use martlet_store::Memory;
@@ -34,6 +34,21 @@ pub(super) struct Player {
     pub(super) accepted: Mutex<Vec<Event>>,
 }
 
+impl Player {
+    fn run_now(&self, invocation: Invocation, wanted: Wanted) -> Result<Ran, Rejected> {
+        self.wanted.lock().unwrap().push(wanted);
+        let start = if let Wanted::Cold(start) = wanted { start } else { Start::Warm };
+        let payload = invocation.payload.clone();
+        self.ran.lock().unwrap().push(invocation);
+        if payload == "\"throttle\"" {
+            return Err(Rejected::Throttled { limit: Limit::Reserved, again: Duration::from_millis(2500) });
+        }
+        let function_error = (payload == "\"fail\"").then_some(FunctionError::Unhandled);
+        let completed = Completed { payload, function_error, log_tail: b"END".to_vec(), reusable: true };
+        Ok(Ran { completed, start })
+    }
+}
+
 impl Invocations for Player {
     fn run<'a>(
         &'a self,
@@ -41,21 +56,22 @@ impl Invocations for Player {
         invocation: Invocation,
         wanted: Wanted,
     ) -> BoxFuture<'a, Result<Ran, Rejected>> {
-        self.wanted.lock().unwrap().push(wanted);
-        let start = if let Wanted::Cold(start) = wanted { start } else { Start::Warm };
-        let payload = invocation.payload.clone();
-        self.ran.lock().unwrap().push(invocation);
-        Box::pin(async move {
-            if payload == "\"throttle\"" {
-                return Err(Rejected::Throttled {
-                    limit: Limit::Reserved,
-                    again: Duration::from_millis(2500),
-                });
+        let ran = self.run_now(invocation, wanted);
+        Box::pin(async { ran })
+    }
+
+    fn stream(&self, _deployment: Arc<Deployment>, invocation: Invocation, wanted: Wanted) -> Streaming {
+        let (sink, response) = response_stream();
+        let ran = self.run_now(invocation, wanted);
+        let running = tokio::spawn(async move {
+            let ran = ran?;
+            if ran.completed.function_error.is_none() {
+                sink.push(Piece::Begun("text/plain".into()));
+                sink.push(Piece::Data(ran.completed.payload.clone()));
             }
-            let function_error = (payload == "\"fail\"").then_some(FunctionError::Unhandled);
-            let completed = Completed { payload, function_error, log_tail: b"END".to_vec(), reusable: true };
-            Ok(Ran { completed, start })
-        })
+            Ok(ran)
+        });
+        Streaming::new(response, running)
     }
 
     fn provisioned(&self, _: &Arc<Deployment>) -> Provisioned {
@@ -112,6 +128,19 @@ impl Answer {
         let message = self.body.get("message").or(self.body.get("Message"));
         (self.status, code, message.and_then(Value::as_str).unwrap_or_default())
     }
+}
+
+/// All of a body, however it comes.
+async fn whole(body: Body) -> Bytes {
+    let mut source = match body {
+        Body::Whole(bytes) => return bytes,
+        Body::Stream(source) => source,
+    };
+    let mut all = vec![];
+    while let Some(piece) = std::future::poll_fn(|context| source.poll_next(context)).await {
+        all.extend_from_slice(&piece.unwrap());
+    }
+    all.into()
 }
 
 impl Server {
@@ -171,7 +200,8 @@ impl Server {
                 self.pipeline.handle(head, admission.ticket, Bytes::copy_from_slice(body), peer).await
             }
         };
-        let (head, bytes) = response.into_parts();
+        let (head, body) = response.into_parts();
+        let bytes = whole(body).await;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         Answer { status: head.status.as_u16(), head: head.headers, bytes, body }
     }

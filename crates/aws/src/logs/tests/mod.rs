@@ -4,7 +4,7 @@ use super::Logs;
 use crate::pipeline::{Internal, Pipeline};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use martlet_gateway::{Door, GatewayOptions, Head, Shutdown, serve};
+use martlet_gateway::{Body, Door, GatewayOptions, Head, Shutdown, serve};
 use martlet_identity::{Authenticator, Caller, Credentials, Keyring, Mode, Secret, Signer};
 use martlet_model::{AccountId, Region, Timestamp};
 use martlet_telemetry::{LogEvent, Telemetry, TelemetryOptions, log_group_arn};
@@ -111,9 +111,10 @@ impl Bench {
             }
             Err(refusal) => refusal,
         };
-        let body = match answer.body().is_empty() {
-            true => Value::Null,
-            false => serde_json::from_slice(answer.body()).expect("JSON"),
+        let body = match answer.body() {
+            Body::Whole(body) if body.is_empty() => Value::Null,
+            Body::Whole(body) => serde_json::from_slice(body).expect("JSON"),
+            Body::Stream(_) => panic!("nothing of this service is streamed"),
         };
         (answer.status(), body)
     }
