@@ -17,8 +17,8 @@ pub use service::{Service, ServiceBuilder, ServiceError};
 
 use crate::heavy;
 use crate::protocol::{self, ApiError, Dialect, Input, Output};
-use bytes::Bytes;
 use crate::urls::{self, Call, Endpoint, Found, Urls};
+use bytes::Bytes;
 use martlet_gateway::{Admission, Body, BodyFault, Door, Head, Response};
 use martlet_identity::{AuthError, Authenticator, Caller, Claim, Payload, RequestHead};
 use martlet_model::{RequestId, Timestamp, limits};
@@ -102,10 +102,11 @@ impl Pipeline {
         if !Urls::wants_signature(&endpoint, head) {
             return Ok(Way::Url { endpoint, prefix, claim: None });
         }
-        let claim = self.authenticator.precheck(&RequestHead::from(head), now).map_err(|error| match error {
-            AuthError::Missing => urls::unknown(),
-            error => refused(head, &error),
-        })?;
+        let claim =
+            self.authenticator.precheck(&RequestHead::from(head), now).map_err(|error| match error {
+                AuthError::Missing => urls::unknown(),
+                error => refused(head, &error),
+            })?;
         if claim.service() != URL_SERVICE {
             let text = format!("Credential should be scoped to correct service: '{URL_SERVICE}'.");
             return Err(refused(head, &AuthError::Invalid(text)));

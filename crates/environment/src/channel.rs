@@ -432,7 +432,9 @@ mod tests {
         ready(&mut channel, &mut theirs).await;
         for (number, end, meta) in [(1, Kind::StreamEnd, ""), (2, Kind::Error, r#"{"errorType":"Late"}"#)] {
             channel.deliver(&invocation(b"1"), Timestamp(1));
-            theirs.write_all(&frame(Kind::StreamBegin, number, r#"{"contentType":"text/html"}"#, b"a")).unwrap();
+            theirs
+                .write_all(&frame(Kind::StreamBegin, number, r#"{"contentType":"text/html"}"#, b"a"))
+                .unwrap();
             theirs.write_all(&frame(Kind::StreamData, number, "", b"b")).unwrap();
             theirs.write_all(&frame(end, number, meta, b"")).unwrap();
             let begun = Part::Begun { content_type: "text/html".into(), data: "a".into() };
@@ -441,13 +443,17 @@ mod tests {
             assert!(matches!(next(&mut channel).await, Ok(Input::Stream(part)) if part == more));
             match next(&mut channel).await {
                 Ok(Input::Stream(Part::Ended)) => assert_eq!(number, 1),
-                Ok(Input::Error { failure, .. }) => assert_eq!((number, failure.error_type.as_str()), (2, "Late")),
+                Ok(Input::Error { failure, .. }) => {
+                    assert_eq!((number, failure.error_type.as_str()), (2, "Late"))
+                }
                 other => panic!("{other:?}"),
             }
         }
         channel.deliver(&invocation(b"1"), Timestamp(1));
         theirs.write_all(&frame(Kind::StreamBegin, 3, "", b"")).unwrap();
-        assert!(matches!(next(&mut channel).await, Ok(Input::Stream(Part::Begun { content_type, .. })) if content_type == "application/octet-stream"));
+        assert!(
+            matches!(next(&mut channel).await, Ok(Input::Stream(Part::Begun { content_type, .. })) if content_type == "application/octet-stream")
+        );
         theirs.write_all(&frame(Kind::Response, 3, "", b"both")).unwrap();
         assert!(matches!(next(&mut channel).await, Err(ChannelError::OutOfTurn(Kind::Response))));
         let (mut channel, mut theirs) = pair();

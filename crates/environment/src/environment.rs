@@ -392,11 +392,7 @@ impl Environment {
         Poll::Pending
     }
 
-    fn poll_input(
-        &mut self,
-        context: &mut Context<'_>,
-        listen: bool,
-    ) -> Poll<Result<Input, StartError>> {
+    fn poll_input(&mut self, context: &mut Context<'_>, listen: bool) -> Poll<Result<Input, StartError>> {
         if let Some(launching) = &mut self.launching {
             let launched = std::task::ready!(launching.as_mut().poll(context));
             self.launching = None;

@@ -356,9 +356,12 @@ fn init_input(input: Input) -> Option<InitFailure> {
         Input::InitError(failure) | Input::Error { failure, .. } => Some(InitFailure::Failed(failure)),
         Input::Exited(exit) => Some(InitFailure::Exited(exit)),
         Input::NoEntrypoint(reason) => Some(InitFailure::NoEntrypoint(reason)),
-        Input::Response(_) | Input::Stream(_) | Input::Lost | Input::Violation | Input::Parked | Input::Unforkable(_) => {
-            Some(InitFailure::Exited(Exit::KILLED))
-        }
+        Input::Response(_)
+        | Input::Stream(_)
+        | Input::Lost
+        | Input::Violation
+        | Input::Parked
+        | Input::Unforkable(_) => Some(InitFailure::Exited(Exit::KILLED)),
     }
 }
 

@@ -278,10 +278,8 @@ mod tests {
         let mut response = Response::to(sink);
         response.take(begun());
         response.take(Part::Data(Bytes::from(vec![0; ROOM_BYTES])));
-        let full = tokio::time::timeout(
-            Duration::from_millis(20),
-            poll_fn(|context| response.poll_room(context)),
-        );
+        let full =
+            tokio::time::timeout(Duration::from_millis(20), poll_fn(|context| response.poll_room(context)));
         assert!(full.await.is_err());
         let writer = tokio::spawn(async move {
             poll_fn(|context| response.poll_room(context)).await;

@@ -117,7 +117,9 @@ impl http_body::Body for Outgoing {
         match &mut self.body {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Body::Stream(source) => source.poll_next(context).map(|next| next.map(|next| next.map(Frame::data))),
+            Body::Stream(source) => {
+                source.poll_next(context).map(|next| next.map(|next| next.map(Frame::data)))
+            }
         }
     }
 

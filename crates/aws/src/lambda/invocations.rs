@@ -64,8 +64,7 @@ impl<H: Host> Invocations for EngineInvocations<H> {
     fn stream(&self, deployment: Arc<Deployment>, invocation: Invocation, wanted: Wanted) -> Streaming {
         let (sink, response) = response_stream();
         let engine = self.engine.clone();
-        let running =
-            tokio::spawn(async move { engine.stream(&deployment, invocation, wanted, sink).await });
+        let running = tokio::spawn(async move { engine.stream(&deployment, invocation, wanted, sink).await });
         Streaming::new(response, running)
     }
 

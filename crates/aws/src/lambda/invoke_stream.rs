@@ -1,10 +1,10 @@
 //! InvokeWithResponseStream.
 
-use super::{Lambda, access};
 use super::errors::{function_not_found, unresolved};
 use super::invoke::{check, client_context, rejected, stepped, trace_id};
 use super::named::Named;
 use super::streaming::{Step, Streaming};
+use super::{Lambda, access};
 use crate::pipeline::{Ctx, Operation};
 use crate::protocol::{ApiError, EVENT_STREAM, Input, Output, event};
 use base64::Engine as _;

@@ -39,8 +39,8 @@ pub use access::{UrlCall, service_may_invoke, url_may_invoke};
 pub use invocations::{EngineInvocations, Invocations};
 pub(crate) use invoke::{rejected, stepped, trace_of};
 pub use packages::{Downloads, PACKAGES_PREFIX};
-pub use streaming::{Step, Streaming};
 pub use starts::{StartShown, Starts, start_of};
+pub use streaming::{Step, Streaming};
 
 use crate::models;
 use crate::pipeline::{Operation, Service, ServiceError};

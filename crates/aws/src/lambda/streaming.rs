@@ -39,7 +39,11 @@ impl Streaming {
         let ended = ready!(Pin::new(&mut self.running).poll(context));
         // It has panicked, or the server ends.
         Poll::Ready(Step::End(ended.unwrap_or_else(|error| {
-            Err(if error.is_panic() { Rejected::StartFailed(Arc::from("it panicked")) } else { Rejected::Closing })
+            Err(if error.is_panic() {
+                Rejected::StartFailed(Arc::from("it panicked"))
+            } else {
+                Rejected::Closing
+            })
         })))
     }
 

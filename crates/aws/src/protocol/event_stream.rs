@@ -57,7 +57,13 @@ mod tests {
         assert_eq!(told, checksum(&message[..message.len() - 4]));
         message.advance(4);
         let headers_length = message.get_u32() as usize;
-        assert_eq!(message.get_u32(), checksum(&[&(message.len() as u32 + 12).to_be_bytes()[..], &(headers_length as u32).to_be_bytes()].concat()));
+        assert_eq!(
+            message.get_u32(),
+            checksum(
+                &[&(message.len() as u32 + 12).to_be_bytes()[..], &(headers_length as u32).to_be_bytes()]
+                    .concat()
+            )
+        );
         let first = b"\x0b:event-type\x07\x00\x0cPayloadChunk";
         assert_eq!(&message[..first.len()], first);
         assert_eq!(&message[headers_length..message.len() - 4], b"hello");

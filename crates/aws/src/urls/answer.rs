@@ -39,13 +39,17 @@ pub(super) fn whole(payload: &Bytes) -> Result<Response<Bytes>, NoResponse> {
     let mut response = head(&described)?;
     let body = match described.get("body") {
         None | Some(Value::Null) => Bytes::new(),
-        Some(Value::String(text)) if described.get("isBase64Encoded") == Some(&Value::Bool(true)) => {
-            STANDARD.decode(text).map_err(|_| NoResponse("its body is not the base64 that it is said to be"))?.into()
-        }
+        Some(Value::String(text)) if described.get("isBase64Encoded") == Some(&Value::Bool(true)) => STANDARD
+            .decode(text)
+            .map_err(|_| NoResponse("its body is not the base64 that it is said to be"))?
+            .into(),
         Some(Value::String(text)) => Bytes::copy_from_slice(text.as_bytes()),
         Some(other) => other.to_string().into(),
     };
-    response.headers_mut().entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .entry(header::CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/json"));
     *response.body_mut() = body;
     Ok(response)
 }
@@ -99,7 +103,8 @@ fn head<T: Default>(described: &Map<String, Value>) -> Result<Response<T>, NoRes
 }
 
 fn add(headers: &mut HeaderMap, name: &str, value: &Value) -> Result<(), NoResponse> {
-    let name = HeaderName::try_from(name).map_err(|_| NoResponse("one of its headers has an impossible name"))?;
+    let name =
+        HeaderName::try_from(name).map_err(|_| NoResponse("one of its headers has an impossible name"))?;
     if DECIDED.contains(&name) {
         return Ok(());
     }
@@ -130,8 +135,8 @@ impl Prelude {
             let whole = self.0.len() <= PRELUDE_BYTES;
             return if whole { Ok(None) } else { Err(NoResponse("its prelude does not end")) };
         };
-        let described: Map<String, Value> = serde_json::from_slice(&self.0[..at])
-            .map_err(|_| NoResponse("its prelude is no JSON object"))?;
+        let described: Map<String, Value> =
+            serde_json::from_slice(&self.0[..at]).map_err(|_| NoResponse("its prelude is no JSON object"))?;
         let mut response = head(&described)?;
         let octets = HeaderValue::from_static("application/octet-stream");
         response.headers_mut().entry(header::CONTENT_TYPE).or_insert(octets);
@@ -180,7 +185,11 @@ mod tests {
             ("<html>", "<html>", "application/octet-stream"),
         ] {
             let response = of(payload);
-            assert_eq!((response.status().as_u16(), &response.body()[..]), (200, body.as_bytes()), "{payload}");
+            assert_eq!(
+                (response.status().as_u16(), &response.body()[..]),
+                (200, body.as_bytes()),
+                "{payload}"
+            );
             assert_eq!(told(&response, "content-type"), [content_type], "{payload}");
         }
         let streamed = of("{\"statusCode\":202,\"headers\":{\"a\":\"b\"}}\0\0\0\0\0\0\0\0body");

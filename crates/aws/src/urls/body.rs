@@ -53,7 +53,10 @@ impl Source for Body {
                 }
                 Poll::Pending => {
                     std::task::ready!(self.poll_silence(context));
-                    tracing::info!(seconds = self.idle.as_secs(), "a streamed answer fell silent and was broken off");
+                    tracing::info!(
+                        seconds = self.idle.as_secs(),
+                        "a streamed answer fell silent and was broken off"
+                    );
                     self.streaming = None;
                     return Poll::Ready(Some(Err(Broken)));
                 }

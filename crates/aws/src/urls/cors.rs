@@ -111,7 +111,9 @@ mod tests {
         assert_eq!(told(headers, "access-control-allow-credentials"), None);
         assert!(preflight(&rules("https://a.example"), &asked("https://b.example")).headers().is_empty());
         assert!(is_preflight(&Method::OPTIONS, &asked("https://b.example")));
-        assert!(!is_preflight(&Method::OPTIONS, &HeaderMap::new()) && !is_preflight(&Method::GET, &asked("x")));
+        assert!(
+            !is_preflight(&Method::OPTIONS, &HeaderMap::new()) && !is_preflight(&Method::GET, &asked("x"))
+        );
     }
 
     #[test]

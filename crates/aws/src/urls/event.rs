@@ -189,7 +189,8 @@ fn headers<'a>(request: &Request<'a>) -> BTreeMap<&'a str, String> {
 }
 
 fn cookies(headers: &HeaderMap) -> Vec<Cow<'_, str>> {
-    let lines = headers.get_all(header::COOKIE).into_iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let lines =
+        headers.get_all(header::COOKIE).into_iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
     let mut cookies = Vec::new();
     for line in lines {
         let each = line.split(';').map(str::trim).filter(|cookie| !cookie.is_empty());

@@ -9,9 +9,7 @@ mod index;
 
 pub use index::{Endpoint, UrlIndex};
 
-use crate::lambda::{
-    Invocations, Step, Streaming, UrlCall, rejected, stepped, trace_of, url_may_invoke,
-};
+use crate::lambda::{Invocations, Step, Streaming, UrlCall, rejected, stepped, trace_of, url_may_invoke};
 use crate::pipeline::Randomness;
 use crate::protocol::{ApiError, ERROR_TYPE, REQUEST_ID};
 use answer::{NoResponse, Prelude, WITH_PRELUDE};
@@ -133,7 +131,11 @@ impl Urls {
             Ok(deployment) => deployment,
             Err(Unresolved::NotFound(_)) => return forbidden(),
             Err(error @ Unresolved::NotActive(_)) => {
-                return message(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &error.to_string());
+                return message(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "ServiceUnavailableException",
+                    &error.to_string(),
+                );
             }
         };
         let payload = event::event(&request(call, &trace_id));

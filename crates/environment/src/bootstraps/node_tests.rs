@@ -304,8 +304,7 @@ fn init_failures_have_their_own_types() {
     assert_eq!(document(&[], "app.handler")["errorType"], "Runtime.ImportModuleError");
     let thrown = document(&[("app.js", "throw new RangeError('at import')")], "app.handler");
     assert_eq!((&thrown["errorType"], &thrown["errorMessage"]), (&json!("RangeError"), &json!("at import")));
-    let streaming =
-        "exports.handler = () => {}; exports.handler[Symbol.for('aws.lambda.runtime.handler.streaming')] = 'x'";
+    let streaming = "exports.handler = () => {}; exports.handler[Symbol.for('aws.lambda.runtime.handler.streaming')] = 'x'";
     let refused = document(&[("app.js", streaming)], "app.handler");
     assert_eq!(refused["errorType"], "Runtime.MalformedStreamingHandler");
 }

@@ -294,7 +294,9 @@ async fn no_more_of_a_stream_is_read_than_is_taken() {
     });
     ready(&mut api).await;
     api.deliver(&invocation(b"1"), Timestamp(1));
-    assert!(matches!(part(news(&mut api).await), Part::Begun { content_type, .. } if content_type == "text/plain"));
+    assert!(
+        matches!(part(news(&mut api).await), Part::Begun { content_type, .. } if content_type == "text/plain")
+    );
     let taken = tokio::task::spawn_blocking(|| runtime.join().unwrap()).await.unwrap();
     assert!(taken < 100, "{taken} chunks of 256 KB were taken though nobody listened");
     // The connection was cut in the middle, which is told after what had arrived.
