@@ -263,7 +263,10 @@ fn refused(error: &Rejected) -> Response {
     match &*error.code {
         "TooManyRequestsException" => {
             let mut response = message(StatusCode::TOO_MANY_REQUESTS, &error.code, &error.message);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let again = error.extra.iter().find(|(member, _)| *member == "retryAfterSeconds");
+            if let Some(again) = again.and_then(|(_, again)| HeaderValue::from_str(again).ok()) {
+                response.headers_mut().insert(header::RETRY_AFTER, again);
+            }
             response
         }
         _ => {
