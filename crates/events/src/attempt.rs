@@ -145,7 +145,7 @@ impl<I: Invoker> Desk<I> {
                 self.counters.metrics.count(&event.function, |metrics| metrics.dead_letter_errors += 1);
             }
         }
-        tracing::info!(request_id = %event.request_id, function = %source, condition = end.condition.as_str(),
+        tracing::debug!(request_id = %event.request_id, function = %source, condition = end.condition.as_str(),
             attempts = end.invokes, "an event is given up");
         Counters::count(&self.counters.given_up);
         self.counters.metrics.count(&event.function, |metrics| {
