@@ -165,8 +165,32 @@ def test_asynchronous_calls_of_an_alias_run_its_version(lam, logs, function):
     lab.change(lam, "update_function_code", FunctionName=function.name,
                ZipFile=make_zip({"lambda_function.py": "def handler(event, context):\n    print('latest ran')\n"}))
     assert lam.invoke(FunctionName=function.name, Qualifier="live", InvocationType="Event", Payload=b"{}")["StatusCode"] == 202
-    until(lambda: aws.log_messages(logs, function.name, "START"), "the event to run", 10)
-    assert "Version: 1" in "".join(aws.log_messages(logs, function.name, "START"))
+    started = until(lambda: aws.log_messages(logs, function.name, '"START RequestId"'), "the event to run", 10)
+    assert started[0].strip().endswith("Version: 1")
+
+
+def test_what_failed_is_retried_where_its_alias_went(new_server, runtimes):
+    """Rolled back between two attempts, and the version that failed deleted: the retries are not lost with it."""
+    server = new_server(config="async_retry_seconds = 2\n").start()
+    client, logs = aws.client(server), aws.client(server, "logs")
+    python = next(name for name in runtimes if name.startswith("python"))
+    function = lab.create(client, source("good"), python)
+    good = client.publish_version(FunctionName=function.name)["Version"]
+    lab.change(client, "update_function_code", FunctionName=function.name,
+               ZipFile=make_zip({"lambda_function.py": "def handler(event, context):\n    raise ValueError('bad')\n"}))
+    bad = client.publish_version(FunctionName=function.name)["Version"]
+    client.create_alias(FunctionName=function.name, Name="live", FunctionVersion=bad)
+    for _ in range(10):
+        assert client.invoke(FunctionName=function.name, Qualifier="live", InvocationType="Event", Payload=b"{}")["StatusCode"] == 202
+    client.update_alias(FunctionName=function.name, Name="live", FunctionVersion=good)
+    client.delete_function(FunctionName=function.name, Qualifier=bad)
+
+    def ran(version):
+        lines = aws.log_messages(logs, function.name, '"START RequestId"')
+        return {line.split()[2] for line in lines if f"Version: {version}" in line}
+
+    until(lambda: len(ran(good)) == 10, "each event to run in the good version", 30)
+    assert ran(bad), "none ran in the bad version before the alias moved"
 
 
 class Load:

@@ -153,6 +153,7 @@ fn wait_millis(before: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use martlet_model::Version;
     use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp(1_000_000);
@@ -162,11 +163,15 @@ mod tests {
     }
 
     fn failed() -> Outcome {
-        Outcome::Completed(Answer { payload: "{}".into(), function_error: Some("Unhandled".to_owned()) })
+        Outcome::Completed(Answer {
+            version: Version::Latest,
+            payload: "{}".into(),
+            function_error: Some("Unhandled".to_owned()),
+        })
     }
 
     fn succeeded() -> Outcome {
-        Outcome::Completed(Answer { payload: "1".into(), function_error: None })
+        Outcome::Completed(Answer { version: Version::Latest, payload: "1".into(), function_error: None })
     }
 
     fn condition(fate: &Fate) -> Option<(&'static str, u32, Option<u16>)> {

@@ -126,6 +126,8 @@ pub enum Outcome {
 /// What a function made of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// The version that ran: not always the one that the event was accepted for, since its alias may have moved.
+    pub version: Version,
     /// What it returned, or the document that describes its failure.
     pub payload: Bytes,
     /// The kind of the failure as the API spells it; `None` when it did not fail.

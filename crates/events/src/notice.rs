@@ -45,7 +45,7 @@ pub(crate) fn record(event: &Event, end: &Conclusion, at: Timestamp) -> Bytes {
     if let Some(status) = end.status {
         let mut response = json!({ "statusCode": status });
         if let Some(answer) = &end.answer {
-            response["executedVersion"] = event.version.to_string().into();
+            response["executedVersion"] = answer.version.to_string().into();
             if let Some(error) = &answer.function_error {
                 response["functionError"] = error.as_str().into();
             }
@@ -139,12 +139,14 @@ mod tests {
     use super::*;
     use crate::Answer;
     use crate::tests::event;
+    use martlet_model::Version;
     use serde_json::Value;
 
     const AT: Timestamp = Timestamp(1_795_424_400_007);
 
     fn end(condition: Condition, status: Option<u16>, answer: Option<(&str, bool)>) -> Conclusion {
         let answer = answer.map(|(payload, failed)| Answer {
+            version: Version::Published(3),
             payload: payload.to_owned().into(),
             function_error: failed.then(|| "Unhandled".to_owned()),
         });

@@ -28,13 +28,17 @@ pub(crate) fn event(number: u8) -> Event {
 
 /// The events' function ran well.
 fn succeeded() -> Outcome {
-    Outcome::Completed(Answer { payload: "\"done\"".into(), function_error: None })
+    Outcome::Completed(Answer { version: Version::Latest, payload: "\"done\"".into(), function_error: None })
 }
 
 /// It failed.
 fn failed() -> Outcome {
     let payload = r#"{"errorMessage":"no","errorType":"E"}"#.into();
-    Outcome::Completed(Answer { payload, function_error: Some("Unhandled".to_owned()) })
+    Outcome::Completed(Answer {
+        version: Version::Latest,
+        payload,
+        function_error: Some("Unhandled".to_owned()),
+    })
 }
 
 /// The event as the function sees it: with a step of its lineage.

@@ -138,6 +138,15 @@ impl Function {
         Some(self.dealers.get(alias)?.deal(self.aliases().get(alias)?))
     }
 
+    /// The version that a call runs which was dealt one a while ago: that one, unless it called an alias that has moved away from it
+    /// since. `None` when there is no such alias any more.
+    #[must_use]
+    pub fn standing(&self, qualifier: Option<&Qualifier>, dealt: Version) -> Option<Version> {
+        let Some(Qualifier::Alias(name)) = qualifier else { return Some(dealt) };
+        let alias = self.aliases().get(name)?;
+        Some(if alias.versions().any(|version| version == dealt) { dealt } else { alias.version })
+    }
+
     /// Its tags.
     #[must_use]
     pub fn tags(&self) -> &BTreeMap<String, String> {

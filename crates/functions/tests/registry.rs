@@ -556,3 +556,23 @@ async fn a_policy_changes_the_revision_and_nothing_that_runs() {
     let left = functions.get(&arn("f")).unwrap();
     assert_eq!(left.attached().policies.len(), 1);
 }
+
+#[tokio::test]
+async fn what_waits_runs_what_its_alias_means_when_it_runs() {
+    let (store, folder) = (memory(), tempfile::tempdir().unwrap());
+    let fixture = Fixture::open(&store, folder.path()).await;
+    two_versions(&fixture).await;
+    let functions = &fixture.functions;
+    let (one, two) = (Version::Published(1), Version::Published(2));
+    let live = Qualifier::Alias("live".to_owned());
+    let standing =
+        |qualifier: Option<&Qualifier>, dealt| functions.get(&arn("f")).unwrap().standing(qualifier, dealt);
+    assert_eq!(standing(None, Version::Latest), Some(Version::Latest));
+    assert_eq!(standing(Some(&Qualifier::Version(1)), one), Some(one));
+    assert_eq!(standing(Some(&live), one), None);
+    functions.create_alias(&arn("f"), "live".to_owned(), settings_of(1, Some((2, 0.1)))).await.unwrap();
+    assert_eq!((standing(Some(&live), one), standing(Some(&live), two)), (Some(one), Some(two)));
+    let promote = |settings: &mut AliasSettings| *settings = settings_of(2, None);
+    functions.update_alias(&arn("f"), "live".to_owned(), None, promote).await.unwrap();
+    assert_eq!((standing(Some(&live), one), standing(Some(&live), two)), (Some(two), Some(two)));
+}

@@ -19,7 +19,9 @@ impl<H: Host> Invoker for EngineInvoker<H> {
         let usual = Treatment::default();
         let asked =
             attached.event_invoke.get(&Target::of(event.target().as_ref())).cloned().unwrap_or_default();
-        let version = function.version(event.version);
+        let version = function
+            .standing(event.target().as_ref(), event.version)
+            .and_then(|version| function.version(version));
         Some(Treatment {
             retries: asked.retries.unwrap_or(usual.retries),
             age: asked.age_seconds.map_or(usual.age, |seconds| Duration::from_secs(seconds.into())),
@@ -33,7 +35,11 @@ impl<H: Host> Invoker for EngineInvoker<H> {
 
     async fn invoke(&self, attempt: Attempt) -> Outcome {
         let event = attempt.event;
-        let deployment = match self.functions.resolve(&event.function, Some(&event.version.qualifier())) {
+        let function = self.functions.get(&event.function);
+        let standing =
+            function.as_ref().and_then(|function| function.standing(event.target().as_ref(), event.version));
+        let (Some(function), Some(version)) = (function, standing) else { return Outcome::FunctionGone };
+        let deployment = match function.resolve(Some(&version.qualifier())) {
             Ok(deployment) => deployment,
             Err(Unresolved::NotFound(_)) => return Outcome::FunctionGone,
             Err(Unresolved::NotActive(_)) => return Outcome::Unavailable,
@@ -54,6 +60,7 @@ impl<H: Host> Invoker for EngineInvoker<H> {
         };
         match self.engine.invoke(&deployment, invocation).await {
             Ok(completed) => Outcome::Completed(Answer {
+                version,
                 payload: completed.payload,
                 function_error: completed.function_error.map(|error| error.as_str().to_owned()),
             }),
