@@ -10,10 +10,12 @@ use crate::template::Template;
 use crate::variables::{FORK_VARIABLE, WRAPPER_VARIABLE};
 use crate::{Deployment, InitType, log};
 use martlet_model::{RuntimeFamily, Timestamp};
-use martlet_sandbox::{LaunchError, Launcher};
+use martlet_sandbox::{Bind, LaunchError, Launcher};
 use martlet_telemetry::{Clock, Telemetry, log_group_arn};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What all environments of a host have in common.
@@ -24,11 +26,22 @@ pub struct HostOptions {
     /// How many kinds of interpreters are kept started ahead, one of each, for functions that are called for the first time
     /// (configuration: `runtime_templates`).
     pub runtime_templates: usize,
+    /// What stands behind access points of file systems, by their ids (configuration: `file_systems`).
+    pub file_systems: BTreeMap<String, Grant>,
+}
+
+/// A directory of this machine that functions may be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Which.
+    pub directory: PathBuf,
+    /// Whether they may write to it, as far as its permissions let others.
+    pub writable: bool,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { clock: martlet_telemetry::system_clock(), runtime_templates: 4 }
+        Self { clock: martlet_telemetry::system_clock(), runtime_templates: 4, file_systems: BTreeMap::new() }
     }
 }
 
@@ -41,6 +54,7 @@ pub struct Host {
     compiled: Compiled,
     runtime_templates: RuntimeTemplates,
     modes: StartModes,
+    file_systems: BTreeMap<String, Grant>,
 }
 
 /// What came of [`Host::prepare`].
@@ -64,6 +78,9 @@ pub enum StartError {
     /// No interpreter of this machine serves the function's runtime.
     #[error(transparent)]
     Runtime(MissingRuntime),
+    /// The server was granted no directory for the access point, or is so no longer.
+    #[error("the server's configuration names no directory for the file system {0}")]
+    FileSystem(String),
     /// The sandbox could not be made.
     #[error("could not make a sandbox for the function")]
     Sandbox(#[source] LaunchError),
@@ -100,6 +117,7 @@ impl Host {
             clock: options.clock,
             compiled,
             modes: StartModes::default(),
+            file_systems: options.file_systems,
         })
     }
 
@@ -221,6 +239,7 @@ impl Host {
         init: InitType,
     ) -> Result<Environment, StartError> {
         let deployment = template.deployment();
+        let init = init.of(&deployment.version);
         let plan = match template.plan() {
             plan if plan.init == init => Arc::clone(plan),
             plan => Arc::new(Plan { init, ..Plan::clone(plan) }),
@@ -262,6 +281,9 @@ impl Host {
         if set(FORK_VARIABLE).is_some_and(|value| value.eq_ignore_ascii_case("off")) {
             return Err(format!("its variable {FORK_VARIABLE} is off"));
         }
+        if !configuration.file_systems.is_empty() {
+            return Err("it has a file system of its own mounted".to_owned());
+        }
         if set(WRAPPER_VARIABLE).is_some() {
             return Err(format!("its interpreter is started by a program of its own ({WRAPPER_VARIABLE})"));
         }
@@ -294,6 +316,7 @@ impl Host {
 
     fn plan(&self, deployment: Arc<Deployment>, init: InitType) -> Result<Arc<Plan>, StartError> {
         let version = &deployment.version;
+        let init = init.of(version);
         let runtime = &version.configuration.runtime;
         self.runtimes.check(runtime).map_err(StartError::Runtime)?;
         let program = match self.runtimes.find(runtime) {
@@ -301,12 +324,20 @@ impl Host {
             None => Program::Provided,
         };
         let log_group = version.log_group();
+        let file_systems = version.configuration.file_systems.iter().map(|file_system| {
+            let grant = self.file_systems.get(file_system.access_point());
+            let grant = grant.ok_or_else(|| StartError::FileSystem(file_system.arn.clone()))?;
+            let bind = Bind::new(&grant.directory, &file_system.mount);
+            Ok(Bind { writable: grant.writable, ..bind })
+        });
+        let file_systems = file_systems.collect::<Result<_, StartError>>()?;
         Ok(Arc::new(Plan {
             program,
             version_text: version.version.to_string(),
             log_group_arn: log_group_arn(&version.function.account, &version.function.region, &log_group),
             log_group,
             architecture: version.configuration.architecture.as_str().into(),
+            file_systems,
             deployment,
             init,
         }))

@@ -43,7 +43,7 @@ mod template;
 mod variables;
 
 pub use environment::Environment;
-pub use host::{Host, HostOptions, Prepared, StartError};
+pub use host::{Grant, Host, HostOptions, Prepared, StartError};
 pub use init_type::InitType;
 pub use modes::StartMode;
 pub use outcome::{Completed, Completion, FunctionError};

@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) log_group_arn: Arc<str>,
     pub(crate) architecture: Arc<str>,
     pub(crate) init: InitType,
+    /// Directories of the host that the function was granted.
+    pub(crate) file_systems: Vec<Bind>,
 }
 
 /// What a process is started to be.
@@ -483,6 +485,7 @@ fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
     let (argv, mut binds, files) = plan.program.start(configuration.memory_mb, template, &env);
     let Furnishing { binds: own, memory_bytes, cpu_millis } = furnishing(plan);
     binds.extend(own);
+    binds.extend_from_slice(&plan.file_systems);
     SandboxSpec {
         argv,
         env,

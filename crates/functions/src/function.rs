@@ -2,6 +2,7 @@
 
 use crate::alias::{Alias, Dealer};
 use crate::attached::{self, Attached, Target};
+use crate::held::Held;
 use crate::machine::{self, Snapshot};
 use crate::record::VersionRecord;
 use crate::registry::Unresolved;
@@ -24,6 +25,7 @@ pub struct Function {
     dealers: BTreeMap<String, Arc<Dealer>>,
     /// The policies, ready to be asked.
     policies: BTreeMap<Target, Arc<Policy>>,
+    held: Held,
 }
 
 impl Function {
@@ -32,6 +34,7 @@ impl Function {
         snapshot: Snapshot,
         stored: Revision,
         before: Option<&Self>,
+        held: &Held,
         deploy: impl Fn(&FunctionVersion) -> Option<Arc<Deployment>>,
     ) -> Self {
         let active = snapshot.versions.values().filter(|v| v.state == crate::State::Active);
@@ -54,7 +57,7 @@ impl Function {
         let policies = snapshot.record.attached.policies.iter();
         let policies =
             policies.map(|(target, kept)| (target.clone(), Arc::new(read(&snapshot, kept)))).collect();
-        Self { snapshot, stored, deployments, dealers, policies }
+        Self { snapshot, stored, deployments, dealers, policies, held: held.clone() }
     }
 
     /// Its identity.
@@ -107,6 +110,7 @@ impl Function {
             Some(Qualifier::Alias(name)) => self.deal(name).ok_or_else(not_found)?,
         };
         if let Some(deployment) = self.deployments.get(&version) {
+            self.held.check(self.attached(), &deployment.version)?;
             return Ok(Arc::clone(deployment));
         }
         match &self.version(version).ok_or_else(not_found)?.state {

@@ -145,7 +145,9 @@ impl Functions {
             let _turn = functions.turn(arn).await;
             if let Some(now) = functions.inner.shown.get(arn) {
                 let again =
-                    Function::new(now.snapshot.clone(), now.stored, Some(&now), |v| functions.deploy(v));
+                    Function::new(now.snapshot.clone(), now.stored, Some(&now), &functions.inner.held, |v| {
+                        functions.deploy(v)
+                    });
                 functions.inner.shown.set([(arn.clone(), Some(Arc::new(again)))]);
             }
         });

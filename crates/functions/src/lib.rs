@@ -11,6 +11,7 @@
 mod alias;
 mod attached;
 mod function;
+mod held;
 mod keep;
 mod machine;
 pub mod package;
@@ -19,15 +20,18 @@ mod policy;
 mod provisioned;
 mod record;
 mod registry;
+mod signing;
 mod stored;
 mod world;
 
 pub use alias::{Alias, AliasSettings, Canary};
 pub use attached::{Attached, Cors, EventInvoke, Policy, Provisioned, RuntimeManagement, Target, Url};
 pub use function::Function;
+pub use held::RuntimeOf;
 pub use machine::{Refused, Settings};
 pub use packages::PackagesError;
 pub use record::{Reason, State, Update, VersionRecord};
 pub use registry::{CodeUpdate, Functions, FunctionsError, NewFunction, Observer, Publish, Unresolved};
+pub use signing::SigningConfig;
 pub use stored::OpenError;
 pub use world::Usage;

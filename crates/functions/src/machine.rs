@@ -105,6 +105,7 @@ pub(crate) struct Creation {
     pub(crate) code: Code,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) publish: bool,
+    pub(crate) code_signing: Option<String>,
 }
 
 /// The part of a version that its owner configures.
@@ -156,7 +157,7 @@ pub(crate) fn create(creation: Creation, stamp: &Stamp) -> Change {
         last_published: None,
         tags: creation.tags,
         aliases: BTreeMap::new(),
-        attached: Attached::default(),
+        attached: Attached { code_signing: creation.code_signing, ..Attached::default() },
     };
     let change = Change { record, put: BTreeMap::new(), removed: None };
     if creation.publish { publish_into(change, None, stamp).1 } else { change }

@@ -20,7 +20,8 @@ fn created(publish: bool) -> Snapshot {
     };
     let configuration = Configuration::new(RuntimeName::new("python3.12"), "h.h");
     let settings = Settings { configuration, environment_given: false };
-    let creation = Creation { function, settings, code: code(1), tags: BTreeMap::new(), publish };
+    let creation =
+        Creation { function, settings, code: code(1), tags: BTreeMap::new(), publish, code_signing: None };
     Snapshot::after(None, create(creation, &stamp(0)))
 }
 

@@ -3,9 +3,11 @@
 use crate::alias::{Alias, AliasSettings};
 use crate::attached::Attached;
 use crate::function::Function;
+use crate::held::{Held, RuntimeOf};
 use crate::machine::{self, Change, Creation, Outcome, Publication, Refused, Settings, Snapshot, Stamp};
 use crate::packages::{Packages, PackagesError};
 use crate::record::{Reason, VersionRecord};
+use crate::signing::Signing;
 use crate::world::{Shown, Usage};
 use crate::{keep, stored};
 use bytes::Bytes;
@@ -47,6 +49,9 @@ pub enum Unresolved {
     /// It is there and cannot be invoked yet, or never could; the state's name as the API spells it.
     #[error("the function is in the state {0}")]
     NotActive(&'static str),
+    /// It stays with a runtime that this machine does not have any more.
+    #[error("the function is kept on the runtime {0}, which this machine does not have")]
+    RuntimeGone(String),
 }
 
 impl Unresolved {
@@ -83,6 +88,18 @@ pub enum FunctionsError {
     /// A record could not be written as JSON or is larger than the store takes.
     #[error("the record of {0} is too large")]
     TooLarge(FunctionArn),
+    /// There is no such code signing configuration.
+    #[error("the code signing configuration {0} does not exist")]
+    NoSigningConfig(String),
+    /// Functions refer to the code signing configuration.
+    #[error("functions refer to the code signing configuration {0}")]
+    SigningConfigInUse(String),
+    /// The record of the code signing configuration is larger than the store takes.
+    #[error("the record of {0} is too large")]
+    SigningConfigTooLarge(String),
+    /// Only signed packages may come in, and this one is not.
+    #[error("the package for {0} has no signature, and its code signing configuration enforces one")]
+    Unsigned(FunctionArn),
     /// The system gave no randomness for an id.
     #[error("the system gives no random numbers: {0}")]
     Randomness(getrandom::Error),
@@ -104,6 +121,8 @@ pub struct NewFunction {
     pub tags: BTreeMap<String, String>,
     /// Whether to publish version 1 as well.
     pub publish: bool,
+    /// The code signing configuration that its packages are checked by.
+    pub code_signing: Option<String>,
 }
 
 /// New code for a function.
@@ -146,6 +165,8 @@ pub(crate) struct Inner {
     pub(crate) packages: Arc<Packages>,
     pub(crate) shown: Shown,
     pub(crate) garbage: keep::Garbage,
+    pub(crate) held: Held,
+    pub(crate) signing: Signing,
     observer: Arc<dyn Observer>,
     locks: Vec<Mutex<()>>,
     /// Held while a function's share of the account's concurrency changes.
@@ -169,11 +190,14 @@ impl Functions {
             packages,
             shown: Shown::default(),
             garbage: keep::Garbage::default(),
+            held: Held::default(),
+            signing: Signing::default(),
             observer,
             shares: Mutex::default(),
             locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
         };
         let functions = Self { inner: Arc::new(inner) };
+        functions.load_signing().await?;
         functions.load().await?;
         for function in functions.inner.shown.all() {
             functions.inner.observer.attached(function.arn(), Some(&function));
@@ -193,6 +217,11 @@ impl Functions {
     ) -> Result<Arc<Deployment>, Unresolved> {
         let found = self.inner.shown.get(function).ok_or_else(|| Unresolved::of(function, qualifier))?;
         found.resolve(qualifier)
+    }
+
+    /// From now on versions that stay with a runtime resolve only while that is the one they would run on. Called once.
+    pub fn hold_runtimes(&self, runtime_of: Box<RuntimeOf>) {
+        self.inner.held.set(runtime_of);
     }
 
     /// One function.
@@ -240,13 +269,21 @@ impl Functions {
         self.detached(|functions| async move {
             let arn = new.function.clone();
             functions.refuse_existing(&arn)?;
+            let _signing = functions.signing_turn(new.code_signing.as_deref()).await?;
+            functions.check_signature(&arn, new.code_signing.as_deref())?;
             functions.refuse_overfull(&arn, new.zip.len() as u64)?;
             let (code, pin) = functions.inner.packages.accept(new.zip).await?;
             let digest = code.digest.clone();
             let publish = new.publish;
             let _turn = functions.turn(&arn).await;
-            let creation =
-                Creation { function: new.function, settings: new.settings, code, tags: new.tags, publish };
+            let creation = Creation {
+                function: new.function,
+                settings: new.settings,
+                code,
+                tags: new.tags,
+                publish,
+                code_signing: new.code_signing,
+            };
             let created = match functions.refuse_existing(&arn) {
                 Ok(()) => functions.commit(&arn, None, machine::create(creation, &stamp()?)).await,
                 Err(exists) => Err(exists),
@@ -276,6 +313,7 @@ impl Functions {
         self.detached(|functions| async move {
             let found = functions.find(&arn)?;
             machine::check_revision(&found.snapshot, update.expected_revision.as_deref())?;
+            functions.check_signature(&arn, found.attached().code_signing.as_deref())?;
             functions.refuse_overfull(&arn, update.zip.len() as u64)?;
             let (code, pin) = functions.inner.packages.accept(update.zip).await?;
             let digest = code.digest.clone();
@@ -624,7 +662,8 @@ impl Functions {
         })?;
         let stored = revisions.first().copied().unwrap_or_default();
         let snapshot = Snapshot::after(now.map(|now| &now.snapshot), change);
-        let function = Arc::new(Function::new(snapshot, stored, now, |version| self.deploy(version)));
+        let function =
+            Arc::new(Function::new(snapshot, stored, now, &self.inner.held, |version| self.deploy(version)));
         self.show(arn, Some(&function));
         Ok(function)
     }

@@ -72,7 +72,7 @@ pub(crate) fn encode_version(
     encode(&PublishedRecord { schema: SCHEMA, incarnation, record: record.clone() })
 }
 
-fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, OpenError> {
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, OpenError> {
     #[derive(Deserialize)]
     struct Form {
         schema: u32,
@@ -111,7 +111,8 @@ impl Functions {
             self.inner.store.kv.delete(&key, Expect::Any).await?;
         }
         let functions = found.into_iter().map(|(arn, (snapshot, stored))| {
-            let function = Function::new(snapshot, stored, None, |version| self.deploy(version));
+            let function =
+                Function::new(snapshot, stored, None, &self.inner.held, |version| self.deploy(version));
             (arn, Some(Arc::new(function)))
         });
         self.inner.shown.set(functions.collect::<Vec<_>>());
@@ -119,7 +120,7 @@ impl Functions {
         Ok(())
     }
 
-    async fn read_all(&self, prefix: &str) -> Result<Vec<(String, Entry)>, StoreError> {
+    pub(crate) async fn read_all(&self, prefix: &str) -> Result<Vec<(String, Entry)>, StoreError> {
         let mut all: Vec<(String, Entry)> = Vec::new();
         loop {
             let after = all.last().map(|(key, _)| key.as_str());

@@ -56,6 +56,23 @@ pub struct Logging {
     pub group: Option<String>,
 }
 
+/// A directory of the host that a version sees. Which one the access point stands for, the server's configuration says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystem {
+    /// The access point's ARN.
+    pub arn: String,
+    /// Where it is mounted, below `/mnt`.
+    pub mount: String,
+}
+
+impl FileSystem {
+    /// The access point's id, `fsap-...`, with which its ARN ends.
+    #[must_use]
+    pub fn access_point(&self) -> &str {
+        self.arn.rsplit_once('/').map_or("", |(_, id)| id)
+    }
+}
+
 /// The settings of one version that change how it runs. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
@@ -82,6 +99,12 @@ pub struct Configuration {
     /// Where events that were given up go, an ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<String>,
+    /// Whether published versions start from a snapshot, which here is a template.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snap_start: bool,
+    /// Directories of the host that it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub file_systems: Vec<FileSystem>,
 }
 
 impl Configuration {
@@ -100,6 +123,8 @@ impl Configuration {
             environment: BTreeMap::new(),
             logging: Logging::default(),
             dead_letter: None,
+            snap_start: false,
+            file_systems: Vec::new(),
         }
     }
 

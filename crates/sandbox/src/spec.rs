@@ -49,25 +49,32 @@ pub struct LauncherOptions {
     pub ahead: u32,
 }
 
-/// A file or directory of the host that is visible in the sandbox, read-only, with everything mounted below it.
+/// A file or directory of the host that is visible in the sandbox with everything mounted below it, read-only unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// Absolute path on the host; may lie below directories that the sandbox's user could not enter.
     pub source: PathBuf,
     /// Absolute path inside the sandbox; missing parents are made.
     pub target: PathBuf,
+    /// Whether the sandbox's user may write to it, as far as its permissions let others. Only below [`Bind::WRITABLE`], and only in a
+    /// sandbox that is not forkable: the rules of copies do not know it.
+    #[serde(default)]
+    pub writable: bool,
 }
 
 impl Bind {
+    /// The directory below which binds may be writable.
+    pub const WRITABLE: &str = "/mnt";
+
     /// Shows `source` at `target`.
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
-        Self { source: source.into(), target: target.into() }
+        Self { source: source.into(), target: target.into(), writable: false }
     }
 
     /// Shows `path` at the same path inside, which is what programs that are not relocatable need.
     pub fn same(path: impl Into<PathBuf>) -> Self {
         let source = path.into();
-        Self { target: source.clone(), source }
+        Self { target: source.clone(), source, writable: false }
     }
 }
 
@@ -166,6 +173,13 @@ impl SandboxSpec {
         for bind in &self.binds {
             inside("binds.target", &bind.target)?;
             inside("binds.source", &bind.source)?;
+            if bind.writable && (self.forkable || !bind.target.starts_with(Bind::WRITABLE)) {
+                let place = Bind::WRITABLE;
+                return Err(Invalid::new(
+                    "binds.writable",
+                    format!("is for what lies below {place} in a sandbox that is not forkable"),
+                ));
+            }
         }
         for place in &self.places {
             inside("places", place)?;
@@ -210,6 +224,12 @@ impl Furnishing {
     pub(crate) fn validate(&self, places: &[PathBuf]) -> Result<(), Invalid> {
         for bind in &self.binds {
             inside("binds.source", &bind.source)?;
+            if bind.writable {
+                return Err(Invalid::new(
+                    "binds.writable",
+                    "is not for a sandbox whose program runs already",
+                ));
+            }
             if !places.contains(&bind.target) {
                 return Err(Invalid::new(
                     "binds.target",
@@ -318,6 +338,9 @@ mod tests {
         assert_eq!(fault(|s| s.cwd = "/a/../b".into()), "cwd");
         assert_eq!(fault(|s| (s.forkable, s.places) = (true, vec!["/a/../b".into()])), "places");
         assert_eq!(fault(|s| s.places = vec!["/a".into()]), "places");
+        let writable = |target: &str| Bind { writable: true, ..Bind::new("/srv", target) };
+        assert_eq!(fault(|s| s.binds = vec![writable("/var/task")]), "binds.writable");
+        assert_eq!(fault(|s| (s.forkable, s.binds) = (true, vec![writable("/mnt/a")])), "binds.writable");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl CodeSource {
             Some(zip) if zip.0.is_empty() => Err(invalid("Uploaded file must be a non-empty zip")),
             Some(zip) => Ok(zip.0),
             None if from_s3 => Err(invalid(
-                "Code from Amazon S3 (S3Bucket, S3Key) is not implemented in this version of Martlet; send the \
+                "Code from Amazon S3 (S3Bucket, S3Key, S3ObjectVersion) is not implemented in this version of Martlet; send the \
                  package itself as ZipFile",
             )),
             None if self.image_uri.is_some() => Err(images_are_not_built()),

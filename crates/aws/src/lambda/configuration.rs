@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use martlet_environment::Runtimes;
 use martlet_functions::{Reason, State, Update, VersionRecord};
-use martlet_model::function::{LogFormat, Logging};
-use martlet_model::{FunctionVersion, Qualifier};
+use martlet_model::function::{FileSystem, LogFormat, Logging};
+use martlet_model::{Configuration, FunctionVersion, Qualifier, Version};
 use martlet_store::Digest;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -42,6 +42,8 @@ pub(super) struct FunctionConfiguration<'a> {
     architectures: [&'a str; 1],
     ephemeral_storage: EphemeralStorage,
     snap_start: SnapStart,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    file_system_configs: Vec<FileSystemConfig<'a>>,
     logging_config: LoggingConfig<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter_config: Option<DeadLetterConfig<'a>>,
@@ -78,6 +80,13 @@ struct EphemeralStorage {
 struct SnapStart {
     apply_on: &'static str,
     optimization_status: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct FileSystemConfig<'a> {
+    arn: &'a str,
+    local_mount_path: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -154,7 +163,8 @@ impl<'a> FunctionConfiguration<'a> {
             package_type: "Zip",
             architectures: [&configuration.architecture],
             ephemeral_storage: EphemeralStorage { size: configuration.ephemeral_mb },
-            snap_start: SnapStart { apply_on: "None", optimization_status: "Off" },
+            snap_start: SnapStart::new(configuration, version.version),
+            file_system_configs: configuration.file_systems.iter().map(FileSystemConfig::new).collect(),
             logging_config: LoggingConfig::new(&configuration.logging, version),
             dead_letter_config: configuration
                 .dead_letter
@@ -197,6 +207,23 @@ impl<'a> Status<'a> {
     }
 }
 
+impl SnapStart {
+    /// Only published versions start from snapshots.
+    fn new(configuration: &Configuration, version: Version) -> Self {
+        let on = configuration.snap_start && version != Version::Latest;
+        Self {
+            apply_on: if configuration.snap_start { "PublishedVersions" } else { "None" },
+            optimization_status: if on { "On" } else { "Off" },
+        }
+    }
+}
+
+impl<'a> FileSystemConfig<'a> {
+    fn new(file_system: &'a FileSystem) -> Self {
+        Self { arn: &file_system.arn, local_mount_path: &file_system.mount }
+    }
+}
+
 impl<'a> LoggingConfig<'a> {
     fn new(logging: &'a Logging, version: &FunctionVersion) -> Self {
         Self {
@@ -212,13 +239,17 @@ impl<'a> LoggingConfig<'a> {
 }
 
 impl RuntimeVersionConfig {
-    /// Another interpreter version is another runtime version, told by a digest as AWS does.
     fn new(runtimes: &Runtimes, version: &FunctionVersion) -> Self {
-        let runtime = &version.configuration.runtime;
-        let interpreter = runtimes.find(runtime).map_or("", |interpreter| interpreter.version.as_str());
-        let digest = Digest::of(format!("{runtime} {interpreter}").as_bytes());
-        Self { runtime_version_arn: format!("arn:aws:lambda:{}::runtime:{digest}", version.function.region) }
+        Self { runtime_version_arn: runtime_version_arn(runtimes, version) }
     }
+}
+
+/// What a version runs on: another interpreter version is another runtime version, told by a digest as AWS does.
+pub(super) fn runtime_version_arn(runtimes: &Runtimes, version: &FunctionVersion) -> String {
+    let runtime = &version.configuration.runtime;
+    let interpreter = runtimes.find(runtime).map_or("", |interpreter| interpreter.version.as_str());
+    let digest = Digest::of(format!("{runtime} {interpreter}").as_bytes());
+    format!("arn:aws:lambda:{}::runtime:{digest}", version.function.region)
 }
 
 /// A digest as the API shows it: base64 of the bytes that the digits say.

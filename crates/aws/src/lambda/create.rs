@@ -4,7 +4,7 @@ use super::code::images_are_not_built;
 use super::configuration::FunctionConfiguration;
 use super::errors::{invalid, refused};
 use super::named::Named;
-use super::request::FunctionRequest;
+use super::request::{FunctionRequest, check_whole};
 use super::tags::check_new_tags;
 use super::{Lambda, event_invoke};
 use crate::pipeline::Ctx;
@@ -24,6 +24,7 @@ pub(super) async fn create_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input)
     let architecture = FunctionRequest::architecture(request.architectures.as_deref())?;
     let edit = request.check(&lambda.runtimes, None)?;
     let settings = edit.into_settings(architecture)?;
+    check_whole(&settings.configuration, &lambda.granted)?;
     let name = request.function_name.as_str();
     if !name.contains(':') && name.len() > LONGEST_NAME {
         return Err(invalid(format!(
@@ -46,6 +47,7 @@ pub(super) async fn create_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input)
         zip,
         tags,
         publish: request.publish.unwrap_or_default(),
+        code_signing: request.code_signing_config_arn.take(),
     };
     let created = lambda.functions.create(new).await.map_err(refused)?;
     Output::json(&FunctionConfiguration::new(&lambda, &created, None))

@@ -38,6 +38,9 @@ pub(super) fn unresolved(error: Unresolved) -> ApiError {
     match error {
         Unresolved::NotFound(arn) => function_not_found(arn),
         Unresolved::NotActive(state) => wrong_state(state),
+        Unresolved::RuntimeGone(_) => {
+            ApiError::new("InvalidRuntimeException", error.to_string()).with_status(502)
+        }
     }
 }
 
@@ -78,6 +81,19 @@ pub(super) fn refused(error: FunctionsError) -> ApiError {
             )),
             Refused::TooManyAliases => ApiError::new("AliasLimitExceededException", refused.to_string()),
         },
+        FunctionsError::NoSigningConfig(arn) => ApiError::new(
+            "CodeSigningConfigNotFoundException",
+            format!(
+                "The code signing configuration cannot be found. Check that the provided configuration is not deleted: {arn}."
+            ),
+        ),
+        FunctionsError::SigningConfigInUse(arn) => conflict(format!(
+            "The code signing configuration {arn} is in use by functions; take it from them first              (ListFunctionsByCodeSigningConfig names them)"
+        )),
+        FunctionsError::Unsigned(_) => ApiError::new(
+            "CodeVerificationFailedException",
+            "The code signature failed one or more of the validation checks for signature mismatch or expiry, and the              code signing policy is set to ENFORCE. Lambda blocks the deployment.",
+        ),
         FunctionsError::CodeStorage => {
             ApiError::new("CodeStorageExceededException", "Code storage limit exceeded.")
         }
@@ -85,6 +101,7 @@ pub(super) fn refused(error: FunctionsError) -> ApiError {
         error @ (FunctionsError::Package(_)
         | FunctionsError::Store(_)
         | FunctionsError::TooLarge(_)
+        | FunctionsError::SigningConfigTooLarge(_)
         | FunctionsError::Randomness(_)
         | FunctionsError::Cut) => internal(&error),
     }

@@ -1,6 +1,7 @@
 //! ListFunctions.
 
 use super::configuration::FunctionConfiguration;
+use super::errors::invalid;
 use super::{Lambda, paging};
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 #[serde(rename_all = "PascalCase")]
 struct Request {
     function_version: Option<String>,
+    master_region: Option<String>,
     marker: Option<String>,
     max_items: Option<i64>,
 }
@@ -30,8 +32,14 @@ type Key = (String, Version);
 pub(super) async fn list_functions(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let request: Request = input.parse()?;
     let all = request.function_version.is_some();
+    // Nothing is replicated, so a function's master region is the one that it is in.
+    let elsewhere = match request.master_region.as_deref() {
+        None | Some("ALL") => false,
+        Some(_) if !all => return Err(invalid("MasterRegion needs FunctionVersion ALL")),
+        Some(region) => region != ctx.region.as_str(),
+    };
     let after = request.marker.as_deref().map(read_marker).transpose()?;
-    let functions = lambda.functions.list(ctx.account(), &ctx.region);
+    let functions = if elsewhere { Vec::new() } else { lambda.functions.list(ctx.account(), &ctx.region) };
     let records =
         functions.iter().flat_map(|function| function.versions().take(if all { usize::MAX } else { 1 }));
     let key = |record: &&martlet_functions::VersionRecord| -> Key {

@@ -7,6 +7,7 @@ mod access;
 mod account;
 mod aliases;
 mod code;
+mod code_signing;
 mod concurrency;
 mod configuration;
 mod create;
@@ -26,6 +27,7 @@ mod provisioned;
 mod recursion;
 mod request;
 mod resource_policies;
+mod runtime_management;
 mod starts;
 mod streaming;
 mod tags;
@@ -33,6 +35,7 @@ mod tags;
 mod tests;
 mod update_code;
 mod update_configuration;
+mod urls;
 mod versions;
 
 pub use access::{UrlCall, service_may_invoke, url_may_invoke};
@@ -66,6 +69,8 @@ pub struct Lambda {
     pub concurrency: u32,
     /// How environments start: what may be asked, and what is known.
     pub starts: Starts,
+    /// Whether there is a directory of this machine for the file system's access point of that id.
+    pub granted: Box<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl Lambda {
@@ -74,6 +79,9 @@ impl Lambda {
     /// # Errors
     /// The table below does not fit the service model: a mistake in this file.
     pub fn service(self) -> Result<Service, ServiceError> {
+        let runtimes = self.runtimes.clone();
+        self.functions
+            .hold_runtimes(Box::new(move |version| configuration::runtime_version_arn(&runtimes, version)));
         let lambda = Arc::new(self);
         Service::builder(models::LAMBDA, Arc::clone(&lambda))?
             .policies(lambda)
@@ -117,13 +125,29 @@ impl Lambda {
             .on(recursion::GET, recursion::get)?
             .on(invoke::INVOKE_ASYNC, invoke::invoke_async)?
             .on(invoke_stream::INVOKE_STREAM, invoke_stream::invoke_with_response_stream)?
+            .on(urls::CREATE, urls::create)?
+            .on(urls::GET, urls::get)?
+            .on(urls::UPDATE, urls::update)?
+            .on(urls::DELETE, urls::delete)?
+            .on(urls::LIST, urls::list)?
+            .on(runtime_management::PUT, runtime_management::put)?
+            .on(runtime_management::GET, runtime_management::get)?
+            .on(code_signing::CREATE, code_signing::create)?
+            .on(code_signing::GET, code_signing::get)?
+            .on(code_signing::UPDATE, code_signing::update)?
+            .on(code_signing::DELETE, code_signing::delete)?
+            .on(code_signing::LIST, code_signing::list)?
+            .on(code_signing::LIST_FUNCTIONS, code_signing::list_functions)?
+            .on(code_signing::PUT_OF_FUNCTION, code_signing::put_of_function)?
+            .on(code_signing::GET_OF_FUNCTION, code_signing::get_of_function)?
+            .on(code_signing::DELETE_OF_FUNCTION, code_signing::delete_of_function)?
             .on(INVOKE, invoke::invoke)
             .map(|builder| builder.build())
     }
 }
 
 /// Values of members that are not built which ask for nothing: they are what a function has without them.
-const OFF: &[(&str, &str)] = &[("TracingConfig.Mode", "PassThrough"), ("SnapStart.ApplyOn", "None")];
+const OFF: &[(&str, &str)] = &[("TracingConfig.Mode", "PassThrough")];
 
 const CREATE: Operation = Operation::new(
     "CreateFunction",
@@ -149,6 +173,9 @@ const CREATE: Operation = Operation::new(
         "EphemeralStorage",
         "LoggingConfig",
         "DeadLetterConfig",
+        "SnapStart",
+        "FileSystemConfigs",
+        "CodeSigningConfigArn",
     ],
 )
 .harmless(OFF)
@@ -196,6 +223,8 @@ const UPDATE_CONFIGURATION: Operation = Operation::new(
         "EphemeralStorage",
         "LoggingConfig",
         "DeadLetterConfig",
+        "SnapStart",
+        "FileSystemConfigs",
     ],
 )
 .harmless(OFF);
@@ -203,8 +232,11 @@ const UPDATE_CONFIGURATION: Operation = Operation::new(
 const DELETE: Operation =
     Operation::new("DeleteFunction", "lambda:DeleteFunction", &["FunctionName", "Qualifier"]);
 
-const LIST: Operation =
-    Operation::new("ListFunctions", "lambda:ListFunctions", &["FunctionVersion", "Marker", "MaxItems"]);
+const LIST: Operation = Operation::new(
+    "ListFunctions",
+    "lambda:ListFunctions",
+    &["MasterRegion", "FunctionVersion", "Marker", "MaxItems"],
+);
 
 const ACCOUNT: Operation = Operation::new("GetAccountSettings", "lambda:GetAccountSettings", &[]);
 

@@ -5,8 +5,8 @@ use super::errors::{above, invalid};
 use crate::protocol::ApiError;
 use martlet_environment::{MissingRuntime, Runtimes, is_reserved};
 use martlet_functions::Settings;
-use martlet_model::function::{LogFormat, Logging};
-use martlet_model::{Configuration, RuntimeName, limits};
+use martlet_model::function::{FileSystem, LogFormat, Logging};
+use martlet_model::{Configuration, RuntimeFamily, RuntimeName, limits};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -21,6 +21,7 @@ pub(super) struct FunctionRequest {
     pub(super) publish: Option<bool>,
     pub(super) tags: Option<BTreeMap<String, String>>,
     pub(super) revision_id: Option<String>,
+    pub(super) code_signing_config_arn: Option<String>,
     runtime: Option<String>,
     role: Option<String>,
     handler: Option<String>,
@@ -38,6 +39,23 @@ pub(super) struct FunctionRequest {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct DeadLetterConfig {
     pub(super) target_arn: Option<String>,
+    snap_start: Option<SnapStart>,
+    file_system_configs: Option<Vec<FileSystemConfig>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SnapStart {
+    apply_on: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct FileSystemConfig {
+    arn: String,
+    local_mount_path: String,
+    #[serde(rename = "S3FilesConfig")]
+    s3_files_config: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,7 +80,7 @@ struct LoggingConfig {
 }
 
 /// Settings that were asked for and found right; those that were not asked for are absent.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Edit {
     runtime: Option<RuntimeName>,
     role: Option<String>,
@@ -74,6 +92,8 @@ pub(super) struct Edit {
     environment: Option<BTreeMap<String, String>>,
     logging: Option<LoggingConfig>,
     dead_letter: Option<Option<String>>,
+    snap_start: Option<bool>,
+    file_systems: Option<Vec<FileSystem>>,
 }
 
 const MANDATORY: &str =
@@ -117,6 +137,11 @@ impl FunctionRequest {
             environment: environment.map(|environment| environment.variables.unwrap_or_default()),
             logging: self.logging_config.take(),
             dead_letter: self.dead_letter_config.take().map(DeadLetterConfig::target),
+            snap_start: self
+                .snap_start
+                .take()
+                .map(|asked| asked.apply_on.as_deref() == Some("PublishedVersions")),
+            file_systems: self.file_system_configs.take().map(file_systems).transpose()?,
         })
     }
 
@@ -154,6 +179,13 @@ impl Edit {
         Ok(settings)
     }
 
+    /// What a function that is configured so would be configured like.
+    pub(super) fn after(&self, now: &Configuration) -> Configuration {
+        let mut settings = Settings { configuration: now.clone(), environment_given: false };
+        self.clone().apply(&mut settings);
+        settings.configuration
+    }
+
     /// Sets what was asked for and leaves the rest.
     pub(super) fn apply(self, settings: &mut Settings) {
         fn set<T>(setting: &mut T, asked: Option<T>) {
@@ -172,6 +204,8 @@ impl Edit {
         settings.environment_given |= self.environment.is_some();
         set(&mut configuration.environment, self.environment);
         set(&mut configuration.dead_letter, self.dead_letter);
+        set(&mut configuration.snap_start, self.snap_start);
+        set(&mut configuration.file_systems, self.file_systems);
         if let Some(asked) = self.logging {
             asked.apply(&mut configuration.logging);
         }
@@ -207,6 +241,53 @@ impl LoggingConfig {
             logging.group = self.log_group;
         }
     }
+}
+
+fn file_systems(asked: Vec<FileSystemConfig>) -> Result<Vec<FileSystem>, ApiError> {
+    let read = |asked: FileSystemConfig| match asked.s3_files_config {
+        Some(_) => Err(invalid(
+            "FileSystemConfigs.S3FilesConfig.DirectS3Read is not supported by this version of Martlet; leave it out of the request",
+        )),
+        None => Ok(FileSystem { arn: asked.arn, mount: asked.local_mount_path }),
+    };
+    asked.into_iter().map(read).collect()
+}
+
+/// Checks what has to fit together in a whole configuration. `granted` tells whether the server has a directory for an
+/// access point.
+pub(super) fn check_whole(
+    configuration: &Configuration,
+    granted: impl Fn(&str) -> bool,
+) -> Result<(), ApiError> {
+    if let Some(missing) = configuration.file_systems.iter().find(|it| !granted(it.access_point())) {
+        return Err(invalid(format!(
+            "FileSystemConfigs: the access point {} is not granted on this server; its configuration has to name a \
+             directory for it, as in file_systems = [\"{}=/srv/data\"]",
+            missing.arn,
+            missing.access_point()
+        )));
+    }
+    if configuration.snap_start {
+        if !matches!(
+            configuration.runtime.family(),
+            Some(RuntimeFamily::Python { .. } | RuntimeFamily::Node { .. })
+        ) {
+            return Err(invalid(format!(
+                "{} is not supported for SnapStart enabled functions.",
+                configuration.runtime
+            )));
+        }
+        if configuration.ephemeral_mb > limits::MIN_EPHEMERAL_MB {
+            return Err(invalid(format!(
+                "SnapStart does not support ephemeral storage over {} MB",
+                limits::MIN_EPHEMERAL_MB
+            )));
+        }
+        if !configuration.file_systems.is_empty() {
+            return Err(invalid("SnapStart does not support FileSystemConfigs"));
+        }
+    }
+    Ok(())
 }
 
 /// AWS's words, with the runtimes of this machine where AWS lists its own.

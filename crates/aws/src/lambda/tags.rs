@@ -1,10 +1,11 @@
-//! TagResource, UntagResource and ListTags: the tags of functions.
+//! TagResource, UntagResource and ListTags: the tags of functions and of code signing configurations.
 
-use super::Lambda;
 use super::errors::{function_not_found, invalid, refused};
 use super::named::Named;
+use super::{Lambda, code_signing};
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output};
+use martlet_functions::SigningConfig;
 use martlet_model::{FunctionArn, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,28 +27,53 @@ struct Listed<'a> {
 
 pub(super) async fn tag_resource(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let request: Request = input.parse()?;
-    let function = resource(&ctx, "TagResource", &request.resource)?;
+    let resource = Resource::read(&lambda, &ctx, "TagResource", &request.resource)?;
     let tags = request.tags.unwrap_or_default();
     if tags.is_empty() {
         return Err(invalid("An error occurred and the request cannot be processed."));
     }
     check_new_tags(&tags)?;
-    lambda.functions.tag(&function, tags).await.map_err(refused)?;
+    match resource {
+        Resource::Function(function) => lambda.functions.tag(&function, tags).await.map_err(refused)?,
+        Resource::Signing(config) => {
+            let tagged = lambda.functions.update_signing_config(&config.arn, move |config| {
+                let mut all = config.tags.clone();
+                all.extend(tags);
+                check_new_tags(&all)?;
+                config.tags = all;
+                Ok(())
+            });
+            tagged.await.map_err(refused)??;
+        }
+    }
     Ok(Output::empty())
 }
 
 pub(super) async fn untag_resource(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let request: Request = input.parse()?;
-    let function = resource(&ctx, "UntagResource", &request.resource)?;
-    lambda.functions.untag(&function, request.tag_keys.unwrap_or_default()).await.map_err(refused)?;
+    let keys = request.tag_keys.unwrap_or_default();
+    match Resource::read(&lambda, &ctx, "UntagResource", &request.resource)? {
+        Resource::Function(function) => lambda.functions.untag(&function, keys).await.map_err(refused)?,
+        Resource::Signing(config) => {
+            let untagged = lambda.functions.update_signing_config(&config.arn, move |config| {
+                config.tags.retain(|key, _| !keys.contains(key));
+                Ok::<_, ApiError>(())
+            });
+            untagged.await.map_err(refused)??;
+        }
+    }
     Ok(Output::empty())
 }
 
 pub(super) async fn list_tags(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let request: Request = input.parse()?;
-    let arn = resource(&ctx, "ListTags", &request.resource)?;
-    let function = lambda.functions.get(&arn).ok_or_else(|| function_not_found(&arn))?;
-    Output::json(&Listed { tags: function.tags() })
+    match Resource::read(&lambda, &ctx, "ListTags", &request.resource)? {
+        Resource::Function(arn) => {
+            let function = lambda.functions.get(&arn).ok_or_else(|| function_not_found(&arn))?;
+            Output::json(&Listed { tags: function.tags() })
+        }
+        Resource::Signing(config) => Output::json(&Listed { tags: &config.tags }),
+    }
 }
 
 /// Checks what the service model does not say of tags.
@@ -61,19 +87,29 @@ pub(super) fn check_new_tags(tags: &BTreeMap<String, String>) -> Result<(), ApiE
     Ok(())
 }
 
-/// The function that an ARN names; other resources cannot exist here yet.
-fn resource(ctx: &Ctx, action: &str, arn: &str) -> Result<FunctionArn, ApiError> {
-    if !arn.contains(":function:") {
-        return Err(invalid(format!(
-            "{arn} is not the ARN of a function; tags of other resources are not implemented in this version of \
-             Martlet"
-        )));
+/// What has tags.
+enum Resource {
+    Function(FunctionArn),
+    Signing(Arc<SigningConfig>),
+}
+
+impl Resource {
+    fn read(lambda: &Lambda, ctx: &Ctx, action: &str, arn: &str) -> Result<Self, ApiError> {
+        if arn.contains(code_signing::RESOURCE) {
+            return code_signing::find(lambda, ctx, arn).map(Self::Signing);
+        }
+        if !arn.contains(":function:") {
+            return Err(invalid(format!(
+                "{arn} is the ARN of no function and of no code signing configuration; tags of other resources are not \
+                 implemented in this version of Martlet"
+            )));
+        }
+        let named = Named::read(ctx, action, arn, None)?;
+        if named.qualifier.is_some() {
+            return Err(invalid(
+                "Tags on function aliases and versions are not supported. Please specify a function ARN.",
+            ));
+        }
+        Ok(Self::Function(named.function))
     }
-    let named = Named::read(ctx, action, arn, None)?;
-    if named.qualifier.is_some() {
-        return Err(invalid(
-            "Tags on function aliases and versions are not supported. Please specify a function ARN.",
-        ));
-    }
-    Ok(named.function)
 }

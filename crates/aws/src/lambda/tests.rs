@@ -1,6 +1,7 @@
 //! The operations through the whole pipeline, with functions in memory and somebody who plays the engine.
 
 mod aliases;
+mod control;
 mod harness;
 mod permissions;
 
@@ -130,7 +131,11 @@ async fn what_cannot_be_created_is_told_precisely() {
         (json!({"Tags": {"AWS:x": "y"}}), invalid, "aws: prefixed"),
         (json!({"Layers": [format!("{}:1", ARN.replace("function", "layer"))]}), invalid, "Layers is not"),
         (json!({"TracingConfig": {"Mode": "Active"}}), invalid, "TracingConfig.Mode is not"),
-        (json!({"SnapStart": {"ApplyOn": "PublishedVersions"}}), invalid, "SnapStart.ApplyOn is not"),
+        (
+            json!({"SnapStart": {"ApplyOn": "PublishedVersions"}}),
+            invalid,
+            "is not supported for SnapStart enabled functions.",
+        ),
         (
             json!({"LoggingConfig": {"LogFormat": "Text", "SystemLogLevel": "INFO"}}),
             invalid,

@@ -4,6 +4,7 @@ use super::configuration::FunctionConfiguration;
 use super::errors::{function_not_found, refused};
 use super::named::Named;
 use super::request::FunctionRequest;
+use super::request::{FunctionRequest, check_whole};
 use super::{Lambda, event_invoke};
 use crate::pipeline::Ctx;
 use crate::protocol::{ApiError, Input, Output};
@@ -19,6 +20,9 @@ pub(super) async fn update_function_configuration(
     let found = lambda.functions.get(&function).ok_or_else(|| function_not_found(&function))?;
     event_invoke::check_dead_letter(&lambda, &ctx, request.dead_letter_config.as_ref())?;
     let edit = request.check(&lambda.runtimes, Some(&found.latest().version.configuration))?;
+    let now = &found.latest().version.configuration;
+    let edit = request.check(&lambda.runtimes, Some(now))?;
+    check_whole(&edit.after(now), &lambda.granted)?;
     let updated = lambda
         .functions
         .update_settings(&function, request.revision_id.take(), |settings| edit.apply(settings))

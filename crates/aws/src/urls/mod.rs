@@ -130,7 +130,7 @@ impl Urls {
         let deployment = match function.resolve(qualifier) {
             Ok(deployment) => deployment,
             Err(Unresolved::NotFound(_)) => return forbidden(),
-            Err(error @ Unresolved::NotActive(_)) => {
+            Err(error @ (Unresolved::NotActive(_) | Unresolved::RuntimeGone(_))) => {
                 return message(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "ServiceUnavailableException",

@@ -107,6 +107,7 @@ pub(crate) fn new(name: &str, content: &str) -> NewFunction {
         zip: zip(content),
         tags: BTreeMap::new(),
         publish: false,
+        code_signing: None,
     }
 }
 

@@ -222,6 +222,14 @@ pub(crate) const KEYS: &[Key] = &[
         "Further directories to look for Python and Node in, separated by colons",
     ),
     key(
+        "file_systems",
+        Kind::Paths,
+        Fixed(""),
+        "GRANTS",
+        "Directories that functions may mount, each as ID=DIR by the id of an access point (fsap-...), with ,ro behind it where \
+         nothing may be written; separated by colons",
+    ),
+    key(
         "log_level",
         Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         Fixed("info"),

@@ -7,7 +7,9 @@ mod value;
 
 pub(crate) use layers::{ConfigError, Inputs, Layers, Machine, Origin, local_data_dirs};
 
+use martlet_environment::Grant;
 use martlet_model::{AccountId, Region};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,11 +88,41 @@ pub(crate) struct Config {
     pub(crate) calls_per_second: u32,
     pub(crate) drain: Duration,
     pub(crate) runtime_paths: Vec<PathBuf>,
+    /// By the ids of access points.
+    pub(crate) file_systems: BTreeMap<String, Grant>,
     pub(crate) log_level: String,
     pub(crate) dev: bool,
     /// The start that every synchronous invocation has: a word of [`martlet_aws::lambda::start_of`], or `off`.
     pub(crate) cold: String,
     pub(crate) gateway: Gateway,
+}
+
+/// Reads `fsap-0123456789abcdef0=/srv/data,ro`.
+fn grants(given: &[PathBuf]) -> Result<BTreeMap<String, Grant>, String> {
+    let mut grants = BTreeMap::new();
+    for entry in given {
+        let entry = entry.to_string_lossy();
+        let wrong = || {
+            format!(
+                "{entry} is not ID=DIR with an id such as fsap-0123456789abcdef0 and an absolute directory"
+            )
+        };
+        let (id, directory) = entry.split_once('=').ok_or_else(wrong)?;
+        let digits = id.strip_prefix("fsap-").unwrap_or_default();
+        let (directory, writable) = match directory.strip_suffix(",ro") {
+            Some(directory) => (directory, false),
+            None => (directory, true),
+        };
+        let lower_hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        if digits.len() != 17 || !digits.bytes().all(lower_hex) || !directory.starts_with('/') {
+            return Err(wrong());
+        }
+        let directory = PathBuf::from(directory);
+        if grants.insert(id.to_owned(), Grant { directory, writable }).is_some() {
+            return Err(format!("{id} is given twice"));
+        }
+    }
+    Ok(grants)
 }
 
 impl Config {
@@ -144,6 +176,8 @@ impl Config {
             calls_per_second: layers.number("calls_per_second"),
             drain: layers.seconds("drain_seconds"),
             runtime_paths: layers.paths("runtime_paths"),
+            file_systems: grants(&layers.paths("file_systems"))
+                .map_err(|text| layers.refused("file_systems", text))?,
             log_level: layers.text("log_level"),
             dev,
             cold: layers.text("cold"),

@@ -36,7 +36,9 @@ impl ToFunctions {
             self.functions.resolve(&function, found.qualifier.as_ref()).map_err(|error| match error {
                 Unresolved::NotFound(_) => Undelivered::Refused(error.to_string()),
                 Unresolved::NotActive("Failed") => Undelivered::Refused(error.to_string()),
-                Unresolved::NotActive(_) => Undelivered::NotNow(error.to_string()),
+                Unresolved::NotActive(_) | Unresolved::RuntimeGone(_) => {
+                    Undelivered::NotNow(error.to_string())
+                }
             })?;
         let payload = match delivery.message {
             Message::Record(record) => record,

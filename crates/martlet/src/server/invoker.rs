@@ -42,7 +42,7 @@ impl<H: Host> Invoker for EngineInvoker<H> {
         let deployment = match function.resolve(Some(&version.qualifier())) {
             Ok(deployment) => deployment,
             Err(Unresolved::NotFound(_)) => return Outcome::FunctionGone,
-            Err(Unresolved::NotActive(_)) => return Outcome::Unavailable,
+            Err(Unresolved::NotActive(_) | Unresolved::RuntimeGone(_)) => return Outcome::Unavailable,
         };
         let invoked_arn = match &event.qualifier {
             Some(qualifier) => format!("{}:{qualifier}", event.function),

@@ -130,7 +130,8 @@ fn boot(config: &mut Config, layers: &Layers) -> Result<(Booted, data_dir::DataD
     let runtimes = Runtimes::discover(&config.runtime_paths);
     let packages = data_dir::packages(&config.data_dir, owner)?;
     // The launcher is another process of this binary: before any thread, and with what privileges there are.
-    let shown = runtimes.host_paths().into_iter().chain([packages]).collect();
+    let granted = config.file_systems.values().map(|grant| grant.directory.clone());
+    let shown = runtimes.host_paths().into_iter().chain([packages]).chain(granted).collect();
     let launcher = isolation::start_launcher(config, shown)?;
     // Before privileges go: the key may belong to whoever called sudo.
     let profiles = credentials::open(&config.data_dir, owner)?;

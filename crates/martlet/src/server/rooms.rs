@@ -22,6 +22,7 @@ use martlet_model::FunctionArn;
 use martlet_sandbox::{InForce, Launcher};
 use martlet_store::StoreError;
 use martlet_telemetry::{Telemetry, TelemetryError, TelemetryOptions, system_clock};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +76,8 @@ impl Rooms {
 
         let obstacle = fork_obstacle(config, in_force);
         let runtime_templates = if obstacle.is_none() { config.runtime_templates } else { 0 };
-        let host_options = HostOptions { runtime_templates, ..HostOptions::default() };
+        let file_systems = config.file_systems.clone();
+        let host_options = HostOptions { runtime_templates, file_systems, ..HostOptions::default() };
         let host = Host::new(launcher, runtimes.clone(), telemetry.clone(), host_options);
         let starts = starts(config, obstacle, Arc::clone(&host));
         let options = EngineOptions { fork_start: obstacle.is_none(), ..engine_options(config) };
@@ -105,6 +107,7 @@ impl Rooms {
             stream_idle: config.stream_idle,
             wanted: starts.always.map_or(Wanted::Any, Wanted::Cold),
         };
+        let granted: BTreeSet<String> = config.file_systems.keys().cloned().collect();
         let lambda = Lambda {
             functions,
             runtimes,
@@ -112,6 +115,7 @@ impl Rooms {
             downloads: Arc::clone(&downloads),
             concurrency: config.account_concurrency,
             starts,
+            granted: Box::new(move |id| granted.contains(id)),
         };
         let services = vec![lambda.service()?, Logs { telemetry: telemetry.clone() }.service()?];
         let keyring = profiles.iter().fold(Keyring::new(), |keyring, profile| {

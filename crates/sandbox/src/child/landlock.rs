@@ -10,6 +10,7 @@ use landlock::{
 };
 
 use crate::error::{At, Fault, Step};
+use crate::spec::Bind;
 
 /// Where a sandbox may write, make and remove.
 const WRITABLE: [&str; 2] = ["/tmp", "/dev/shm"];
@@ -106,6 +107,10 @@ fn apply(abi: ABI) -> Result<(), Box<dyn std::error::Error>> {
     }
     for path in WRITABLE_IN_PLACE {
         rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, in_place))?;
+    }
+    // Only there when something was asked to be shown below it; the mounts say what of that may be written to.
+    if let Ok(shown) = PathFd::new(Bind::WRITABLE) {
+        rules = rules.add_rule(PathBeneath::new(shown, everything))?;
     }
     rules.restrict_self()?;
     Ok(())

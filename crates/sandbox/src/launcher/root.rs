@@ -121,7 +121,7 @@ impl NewRoot {
     fn show(&self, sources: &Sources, spec: &SandboxSpec) -> Result<(), Fault> {
         for bind in outer_first(&spec.binds) {
             let noun = noun(bind);
-            let tree = detached(sources.find(&bind.source)?, "", READ_ONLY, &noun)?;
+            let tree = detached(sources.find(&bind.source)?, "", attributes(bind), &noun)?;
             self.mount(tree, &bind.target, &noun)?;
         }
         self.write(spec)
@@ -136,7 +136,7 @@ impl NewRoot {
         let mut trees = Vec::with_capacity(spec.binds.len());
         for bind in outer_first(&spec.binds) {
             let noun = noun(bind);
-            let tree = detached(sources.find(&bind.source)?, "", READ_ONLY, &noun)?;
+            let tree = detached(sources.find(&bind.source)?, "", attributes(bind), &noun)?;
             self.place_for(&tree, &bind.target).at(Step::Bind, &noun)?;
             trees.push((bind.target.clone(), tree));
         }
@@ -261,6 +261,10 @@ pub(super) fn outer_first(binds: &[Bind]) -> Vec<&Bind> {
     let mut binds: Vec<_> = binds.iter().collect();
     binds.sort_by_key(|bind| bind.target.components().count());
     binds
+}
+
+fn attributes(bind: &Bind) -> u64 {
+    if bind.writable { READ_ONLY & !libc::MOUNT_ATTR_RDONLY } else { READ_ONLY }
 }
 
 pub(super) fn noun(bind: &Bind) -> String {
