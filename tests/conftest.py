@@ -20,6 +20,7 @@ from harness.server import Server, isolation_flags  # noqa: E402
 
 def pytest_addoption(parser):
     parser.addoption("--full-soak", action="store_true", help="10,000 invocations instead of the short soak")
+    parser.addoption("--write-table", action="store_true", help="write SPECIFICATION.md's table of operations")
 
 
 def pytest_configure(config):
@@ -50,7 +51,8 @@ def pytest_runtest_makereport(item, call):
 
 
 SERVERS = pytest.StashKey[list]()
-SLOW_FILES = ("test_soak.py", "test_crash.py", "test_rootless.py", "test_bad_input.py", "test_validation.py")
+SLOW_FILES = ("test_soak.py", "test_crash.py", "test_rootless.py", "test_bad_input.py", "test_validation.py",
+              "test_service_model.py")
 
 
 def pytest_collection_modifyitems(items):

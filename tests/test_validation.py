@@ -212,7 +212,6 @@ REFUSED = {
     "Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:mine:1"],
     "FileSystemConfigs": [{"Arn": "arn:aws:elasticfilesystem:us-east-1:000000000000:access-point/fsap-01234567890123456",
                            "LocalMountPath": "/mnt/data"}],
-    "CodeSigningConfigArn": "arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-01234567890123456",
     "ImageConfig": {"Command": ["x"]},
     "SnapStart": {"ApplyOn": "PublishedVersions"},
     "TenancyConfig": {"TenantIsolationMode": "PER_TENANT"},
@@ -223,8 +222,8 @@ REFUSED = {
     "AcceleratorConfig": {"AcceleratorMemorySize": 16},
     "PublishTo": "LATEST_PUBLISHED",
 }
-# Not settings: what names the function, brings the code or steers the call.
-STEERING = {"FunctionName", "Code", "Runtime", "Publish", "RevisionId", "Architectures"}
+# Not settings: what names the function, brings the code, lets it in or steers the call.
+STEERING = {"FunctionName", "Code", "Runtime", "Publish", "RevisionId", "Architectures", "CodeSigningConfigArn"}
 
 
 @pytest.mark.parametrize("operation", ["CreateFunction", "UpdateFunctionConfiguration"])

@@ -280,6 +280,6 @@ fn check_target(lambda: &Lambda, ctx: &Ctx, arn: &str, what: &str) -> Result<Fun
     let function = FunctionArn { region, account, name: found.name };
     match lambda.functions.resolve(&function, found.qualifier.as_ref()) {
         Err(Unresolved::NotFound(_)) => Err(wrong()),
-        Ok(_) | Err(Unresolved::NotActive(_)) => Ok(function),
+        Ok(_) | Err(Unresolved::NotActive(_) | Unresolved::RuntimeGone(_)) => Ok(function),
     }
 }

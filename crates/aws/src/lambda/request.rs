@@ -32,6 +32,8 @@ pub(super) struct FunctionRequest {
     ephemeral_storage: Option<EphemeralStorage>,
     logging_config: Option<LoggingConfig>,
     pub(super) dead_letter_config: Option<DeadLetterConfig>,
+    snap_start: Option<SnapStart>,
+    file_system_configs: Option<Vec<FileSystemConfig>>,
 }
 
 /// Where events that were given up go; an empty ARN is nowhere.
@@ -39,8 +41,6 @@ pub(super) struct FunctionRequest {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct DeadLetterConfig {
     pub(super) target_arn: Option<String>,
-    snap_start: Option<SnapStart>,
-    file_system_configs: Option<Vec<FileSystemConfig>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,7 +3,6 @@
 use super::configuration::FunctionConfiguration;
 use super::errors::{function_not_found, refused};
 use super::named::Named;
-use super::request::FunctionRequest;
 use super::request::{FunctionRequest, check_whole};
 use super::{Lambda, event_invoke};
 use crate::pipeline::Ctx;
@@ -19,7 +18,6 @@ pub(super) async fn update_function_configuration(
     let function = Named::unqualified(&ctx, "UpdateFunctionConfiguration", &request.function_name)?;
     let found = lambda.functions.get(&function).ok_or_else(|| function_not_found(&function))?;
     event_invoke::check_dead_letter(&lambda, &ctx, request.dead_letter_config.as_ref())?;
-    let edit = request.check(&lambda.runtimes, Some(&found.latest().version.configuration))?;
     let now = &found.latest().version.configuration;
     let edit = request.check(&lambda.runtimes, Some(now))?;
     check_whole(&edit.after(now), &lambda.granted)?;
