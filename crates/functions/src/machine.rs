@@ -86,9 +86,9 @@ pub enum Refused {
     /// An alias with two versions cannot have `$LATEST`.
     #[error("$LATEST is not supported for an alias with two versions")]
     LatestWithCanary,
-    /// The two versions of an alias have different roles.
-    #[error("versions {0} and {1} have different execution roles")]
-    OtherRole(u64, u64),
+    /// The two versions of an alias differ in what has to be the same for both: execution roles or dead-letter targets.
+    #[error("versions {0} and {1} have different {2}")]
+    Unlike(u64, u64, &'static str),
     /// More aliases than a function may have.
     #[error("the function would have more than {limit} aliases", limit = limits::ALIASES)]
     TooManyAliases,
@@ -413,9 +413,12 @@ fn put_alias(now: &Snapshot, name: &str, settings: AliasSettings, stamp: &Stamp)
         if number == canary.version {
             return Err(Refused::SameVersionTwice(number));
         }
-        let role = |version: &VersionRecord| version.version.configuration.role.clone();
-        if role(published(canary.version)?) != role(main) {
-            return Err(Refused::OtherRole(number, canary.version));
+        let (one, other) = (&main.version.configuration, &published(canary.version)?.version.configuration);
+        if one.role != other.role {
+            return Err(Refused::Unlike(number, canary.version, "execution roles"));
+        }
+        if one.dead_letter != other.dead_letter {
+            return Err(Refused::Unlike(number, canary.version, "dead-letter targets"));
         }
     }
     let mut record = now.record.clone();

@@ -75,9 +75,8 @@ pub(super) fn refused(error: FunctionsError) -> ApiError {
             Refused::LatestWithCanary => {
                 invalid("$LATEST is not supported for an alias pointing to more than 1 version")
             }
-            Refused::OtherRole(one, other) => invalid(format!(
-                "Versions {one} and {other} have different execution roles; an alias with two versions needs the same \
-                 role for both"
+            Refused::Unlike(one, other, what) => invalid(format!(
+                "Versions {one} and {other} have different {what}; an alias with two versions needs the same for both"
             )),
             Refused::TooManyAliases => ApiError::new("AliasLimitExceededException", refused.to_string()),
         },

@@ -200,20 +200,31 @@ async fn a_version_that_an_alias_means_stays() {
 }
 
 #[tokio::test]
-async fn two_versions_of_an_alias_have_one_role() {
+async fn two_versions_of_an_alias_have_one_role_and_one_dead_letter_target() {
     let server = two_versions().await;
-    let other = json!({"Role": "arn:aws:iam::000000000000:role/other"});
-    server.call("PUT", "/2015-03-31/functions/f/configuration", other).await;
-    server.settled("f").await;
-    assert_eq!(server.call("POST", "/2015-03-31/functions/f/versions", json!({})).await.body["Version"], "3");
-    let weighted = json!({"Name": "live", "FunctionVersion": "1", "RoutingConfig": {"AdditionalVersionWeights": {"3": 0.5}}});
-    let answer = server.call("POST", ALIASES, weighted).await;
-    refused(
-        &answer,
-        400,
-        "InvalidParameterValueException",
-        "Versions 1 and 3 have different execution roles",
-    );
+    server.created("g", json!({})).await;
+    let target = ARN.replace("function:f", "function:g");
+    for (version, change, text) in [
+        (
+            "3",
+            json!({"Role": "arn:aws:iam::000000000000:role/other"}),
+            "Versions 1 and 3 have different execution roles",
+        ),
+        (
+            "4",
+            json!({"Role": super::harness::ROLE, "DeadLetterConfig": {"TargetArn": target}}),
+            "Versions 1 and 4 have different dead-letter targets",
+        ),
+    ] {
+        server.call("PUT", "/2015-03-31/functions/f/configuration", change).await;
+        server.settled("f").await;
+        let published = server.call("POST", "/2015-03-31/functions/f/versions", json!({})).await;
+        assert_eq!(published.body["Version"], version);
+        let routing = json!({"AdditionalVersionWeights": {version: 0.5}});
+        let weighted = json!({"Name": "live", "FunctionVersion": "1", "RoutingConfig": routing});
+        let answer = server.call("POST", ALIASES, weighted).await;
+        refused(&answer, 400, "InvalidParameterValueException", text);
+    }
 }
 
 #[tokio::test]
