@@ -311,3 +311,68 @@ def test_what_cannot_be_provisioned_is_refused(lam, version):
         lab.change(lam, "update_function_configuration", FunctionName=name, Description="two")
         lam.publish_version(FunctionName=name)
         provisioned(lam, name, "2")
+
+
+# ---- tenants with environments of their own
+
+REMEMBERS = """
+import os
+SEEN = []
+def handler(e, c):
+    SEEN.append(c.tenant_id)
+    print("for", c.tenant_id)
+    return [c.tenant_id, SEEN, c.log_stream_name]
+"""
+PER_TENANT = {"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}
+
+
+def test_each_tenant_has_environments_of_its_own(lam, deploy, python):
+    function = deploy(REMEMBERS, python, **PER_TENANT)
+    assert lam.get_function_configuration(FunctionName=function.name)["TenancyConfig"] == {"TenantIsolationMode": "PER_TENANT"}
+    streams = {}
+    for turn in range(1, 4):
+        for tenant in ("blue", "green", "a:b/c=d+e@f g.h_i-j"):
+            named, seen, stream = function.call(TenantId=tenant)
+            assert (named, seen) == (tenant, [tenant] * turn)
+            streams.setdefault(tenant, set()).add(stream)
+    assert [len(used) for used in streams.values()] == [1, 1, 1] and len(set.union(*streams.values())) == 3
+
+
+def test_a_tenant_is_named_where_they_are_told_apart_and_nowhere_else(lam, deploy, python):
+    theirs, plain = deploy(REMEMBERS, python, **PER_TENANT), deploy(REMEMBERS, python)
+    invalid = lam.exceptions.InvalidParameterValueException
+    for more in ({}, {"InvocationType": "Event"}, {"InvocationType": "DryRun"}):
+        with pytest.raises(invalid, match="is enabled with tenancy configuration. Add a valid tenant ID"):
+            lam.invoke(FunctionName=theirs.name, **more)
+        with pytest.raises(invalid, match="is not enabled with tenancy configuration. Remove the tenant ID"):
+            lam.invoke(FunctionName=plain.name, TenantId="blue", **more)
+    assert "TenancyConfig" not in lam.get_function_configuration(FunctionName=plain.name)
+
+
+def test_an_event_is_run_for_its_tenant(lam, deploy, python, logs):
+    function = deploy(REMEMBERS, python, **PER_TENANT)
+    for tenant in ("blue", "green"):
+        assert function.invoke(TenantId=tenant, InvocationType="Event")["StatusCode"] == 202
+    until(lambda: {m.strip() for m in aws.log_messages(logs, function.name, "for")} == {"for blue", "for green"}, "both to run")
+
+
+def test_nothing_is_provisioned_for_tenants_that_nobody_knows(lam, deploy, python):
+    function = deploy(REMEMBERS, python, **PER_TENANT)
+    lam.publish_version(FunctionName=function.name)
+    with pytest.raises(lam.exceptions.InvalidParameterValueException, match="tenancy"):
+        provision(lam, function.name, "1", 1)
+
+
+def test_a_reservation_holds_for_all_tenants_together(server, lam, deploy, python):
+    function = deploy(SLEEP, python, Timeout=10, **PER_TENANT)
+    lam.put_function_concurrency(FunctionName=function.name, ReservedConcurrentExecutions=2)
+    raw = aws.Raw(server)
+    with ThreadPoolExecutor(5) as pool:
+        send = lambda n: raw.send("POST", aws.function_path(function.name, "invocations"), b"2", {"x-amz-tenant-id": f"tenant-{n}"})
+        answers = list(pool.map(send, range(5)))
+    assert sorted(answer.status for answer in answers) == [200, 200, 429, 429, 429]
+
+
+def test_the_tenant_reaches_other_runtimes(lam, deploy, node):
+    function = deploy("exports.handler = async (event, context) => context.tenantId ?? null;", node, handler="index.handler", **PER_TENANT)
+    assert function.call(TenantId="blue") == "blue"

@@ -451,7 +451,7 @@ class Invocation {
       identity: undefined,
       invokedFunctionArn: meta.arn,
       awsRequestId: meta.id,
-      tenantId: undefined,
+      tenantId: meta.tenant,
       getRemainingTimeInMillis() {
         return meta.deadline - Date.now();
       },

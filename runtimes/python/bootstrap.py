@@ -50,6 +50,7 @@ class Current:
 
     def __init__(self):
         self.request_id = None
+        self.tenant_id = None
         # Whether the environment of child processes has a trace id.
         self.trace_is_outside = False
         # What was read beyond the frame at hand.
@@ -179,7 +180,7 @@ def set_up_logging(logging):
     class LambdaLoggerFilter(logging.Filter):
         def filter(self, record):
             record.aws_request_id = CURRENT.request_id or ""
-            record.tenant_id = None
+            record.tenant_id = CURRENT.tenant_id
             return True
 
     class JsonFormatter(logging.Formatter):
@@ -348,7 +349,7 @@ class LambdaContext:
         self.log_group_name, self.log_stream_name, self.function_name, *rest = CURRENT.fixed
         self.memory_limit_in_mb, self.function_version = rest
         self.invoked_function_arn = meta["arn"]
-        self.tenant_id = None
+        self.tenant_id = meta.get("tenant")
         self.client_context = None
         self.identity = CognitoIdentity()
         self._trace_fields = {}
@@ -581,6 +582,7 @@ def serve(handler):
 def answer_next(handler):
     sequence, meta, payload = receive()
     CURRENT.request_id = meta["id"]
+    CURRENT.tenant_id = meta.get("tenant")
     show_trace(meta["trace"])
     try:
         result = handle(handler, meta, payload)

@@ -203,6 +203,7 @@ fn event(payload: &str) -> Invocation {
         invoked_arn: String::new(),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
         client_context: None,
+        tenant: None,
         trace_id: String::new(),
         accepted: Timestamp(0),
         trigger: martlet_model::Trigger::Request,

@@ -178,7 +178,7 @@ impl<H: Host> Engine<H> {
         wanted: Wanted,
         sink: Option<&ResponseSink>,
     ) -> Result<Ran, Rejected> {
-        let mut place = self.shared.arrive(deployment, wanted)?;
+        let mut place = self.shared.arrive(deployment, invocation.tenant.as_ref(), wanted)?;
         let (mut new, mut in_all) = (0, 0);
         loop {
             let (mut busy, start) = match place {
@@ -238,9 +238,10 @@ impl<H: Host> Engine<H> {
             let of_function = state.known.iter().filter(|(key, _)| key.0.version.function == *function);
             let mut targets: Vec<(VersionId, u32)> = of_function.map(|(_, version)| (*version, 0)).collect();
             for (deployment, count) in wanted {
-                let version = match state.known.get(&Key::new(deployment)) {
+                let key = Key::new(deployment, None);
+                let version = match state.known.get(&key) {
                     Some(version) => *version,
-                    None => self.shared.meet(state, deployment, now),
+                    None => self.shared.meet(state, &key, now),
                 };
                 targets.retain(|(known, _)| *known != version);
                 targets.push((version, *count));
@@ -256,7 +257,7 @@ impl<H: Host> Engine<H> {
     #[must_use]
     pub fn provisioned(&self, deployment: &Arc<Deployment>) -> Provisioned {
         let state = self.shared.lock();
-        let version = state.known.get(&Key::new(deployment));
+        let version = state.known.get(&Key::new(deployment, None));
         version.map(|version| state.scheduler.provisioned(*version)).unwrap_or_default()
     }
 

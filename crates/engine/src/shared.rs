@@ -29,7 +29,7 @@ pub(crate) struct State<H: Host> {
     /// Functions that have versions here, or a share of the account.
     pub(crate) functions: HashMap<FunctionArn, FunctionId>,
     pub(crate) known: HashMap<Key, VersionId>,
-    pub(crate) deployments: HashMap<VersionId, Arc<Deployment>>,
+    pub(crate) keys: HashMap<VersionId, Key>,
     /// Environments that nobody uses, by their place.
     parked: Vec<Parked<H>>,
     templates: HashMap<TemplateId, Arc<H::Template>>,
@@ -49,21 +49,23 @@ struct Parked<H: Host> {
     watched: Option<EnvironmentId>,
 }
 
-/// One revision of one function version. A new revision is another key, so it never meets a stale environment.
+/// One revision of one function version, for one of its tenants if it tells them apart. A new revision is another key, so it
+/// never meets a stale environment; so is another tenant, so it never meets an environment of somebody else.
 #[derive(Clone)]
-pub(crate) struct Key(pub(crate) Arc<Deployment>);
+pub(crate) struct Key(pub(crate) Arc<Deployment>, pub(crate) Option<Arc<str>>);
 
 impl Key {
-    pub(crate) fn new(deployment: &Arc<Deployment>) -> Self {
-        Self(Arc::clone(deployment))
+    pub(crate) fn new(deployment: &Arc<Deployment>, tenant: Option<&Arc<str>>) -> Self {
+        Self(Arc::clone(deployment), tenant.cloned())
     }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&self.0.version, &other.0.version);
-        Arc::ptr_eq(&self.0, &other.0)
-            || (a.revision == b.revision && a.version == b.version && a.function == b.function)
+        (Arc::ptr_eq(&self.0, &other.0)
+            || (a.revision == b.revision && a.version == b.version && a.function == b.function))
+            && self.1 == other.1
     }
 }
 
@@ -73,6 +75,9 @@ impl std::hash::Hash for Key {
     fn hash<S: std::hash::Hasher>(&self, state: &mut S) {
         self.0.version.function.name.hash(state);
         self.0.version.revision.hash(state);
+        if let Some(tenant) = &self.1 {
+            tenant.hash(state);
+        }
     }
 }
 
@@ -131,7 +136,7 @@ impl<H: Host> Shared<H> {
                 scheduler: Scheduler::new(options),
                 functions: HashMap::new(),
                 known: HashMap::new(),
-                deployments: HashMap::new(),
+                keys: HashMap::new(),
                 parked: vec![],
                 templates: HashMap::new(),
                 line: HashMap::new(),
@@ -155,13 +160,17 @@ impl<H: Host> Shared<H> {
     }
 
     /// A version is called for the first time.
-    pub(crate) fn meet(&self, state: &mut State<H>, deployment: &Arc<Deployment>, now: Moment) -> VersionId {
+    pub(crate) fn meet(&self, state: &mut State<H>, key: &Key, now: Moment) -> VersionId {
+        let deployment = &key.0;
         let memory_bytes = u64::from(deployment.version.configuration.memory_mb) << 20;
         let function = state.function(&deployment.version.function, now);
         let can_fork = self.host.can_fork(deployment);
         let version = state.scheduler.add_version(function, memory_bytes, can_fork, now);
-        state.known.insert(Key::new(deployment), version);
-        state.deployments.insert(version, Arc::clone(deployment));
+        if key.1.is_some() {
+            state.scheduler.forget_soon(version);
+        }
+        state.known.insert(key.clone(), version);
+        state.keys.insert(version, key.clone());
         version
     }
 
@@ -254,9 +263,8 @@ impl<H: Host> Shared<H> {
                     }
                 }
                 Action::Forget(version) => {
-                    if let Some(deployment) = state.deployments.remove(&version) {
-                        state.forget_function(&deployment.version.function);
-                        let key = Key(deployment);
+                    if let Some(key) = state.keys.remove(&version) {
+                        state.forget_function(&key.0.version.function);
                         // A new revision of the same may be known under another number by now.
                         if state.known.get(&key) == Some(&version) {
                             state.known.remove(&key);
@@ -308,7 +316,7 @@ impl<H: Host> Shared<H> {
     ) where
         F: Future<Output = Result<(), H::StartError>> + Send,
     {
-        let deployment = state.deployments.get(&version).cloned();
+        let deployment = state.keys.get(&version).map(|key| Arc::clone(&key.0));
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             let Some(deployment) = deployment else {
@@ -321,7 +329,7 @@ impl<H: Host> Shared<H> {
     }
 
     fn fork(self: &Arc<Self>, state: &State<H>, start: StartId, version: VersionId, template: TemplateId) {
-        let deployment = state.deployments.get(&version).cloned();
+        let deployment = state.keys.get(&version).map(|key| Arc::clone(&key.0));
         let source = state.templates.get(&template).cloned();
         let init = state.init_type(start);
         let shared = Arc::clone(self);

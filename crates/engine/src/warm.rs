@@ -43,12 +43,14 @@ impl<H: Host> Shared<H> {
     pub(crate) fn arrive(
         self: &Arc<Self>,
         deployment: &Arc<Deployment>,
+        tenant: Option<&Arc<str>>,
         wanted: Wanted,
     ) -> Result<Place<H>, Rejected> {
         self.decide(|state, now, actions| {
-            let version = match state.known.get(&Key::new(deployment)) {
+            let key = Key::new(deployment, tenant);
+            let version = match state.known.get(&key) {
                 Some(version) => *version,
-                None => self.meet(state, deployment, now),
+                None => self.meet(state, &key, now),
             };
             match state.scheduler.arrive(version, wanted, now, actions) {
                 Arrival::Run(id, start) => {

@@ -118,6 +118,7 @@ impl Channel {
             arn: &invocation.invoked_arn,
             trace: &invocation.trace_id,
             client: invocation.client_context.as_deref(),
+            tenant: invocation.tenant.as_deref(),
         };
         let payload = invocation.payload.clone();
         self.outgoing = [frame::invoke_head(self.sequence, &meta, payload.len()), payload];
@@ -341,6 +342,7 @@ mod tests {
             invoked_arn: "arn".into(),
             payload: Bytes::copy_from_slice(payload),
             client_context: None,
+            tenant: None,
             trace_id: String::new(),
             accepted: Timestamp(0),
             trigger: martlet_model::Trigger::Request,

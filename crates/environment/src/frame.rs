@@ -127,6 +127,9 @@ pub(crate) struct InvokeMeta<'a> {
     /// The client context, JSON text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<&'a str>,
+    /// On whose behalf.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tenant: Option<&'a str>,
 }
 
 /// What a forked bootstrap is told.
@@ -309,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_event_is_framed_as_the_bootstraps_read_it() {
-        let meta = InvokeMeta { id: "i", deadline: 7, arn: "a", trace: "t\"", client: None };
+        let meta = InvokeMeta { id: "i", deadline: 7, arn: "a", trace: "t\"", client: None, tenant: None };
         let head = invoke_head(3, &meta, 5);
         assert_eq!(&head[..12], [1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, (head.len() - 16) as u8]);
         assert_eq!(&head[12..16], [0, 0, 0, 5]);

@@ -48,6 +48,8 @@ pub struct Event {
     /// The X-Ray trace header as the event brought it, empty when there is none. The function sees it with one more step of its
     /// lineage.
     pub trace_id: String,
+    /// The tenant that it is for, if the function tells them apart.
+    pub tenant: Option<std::sync::Arc<str>>,
     /// When the request came in.
     pub accepted: Timestamp,
 }

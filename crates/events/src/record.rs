@@ -33,6 +33,8 @@ struct Head {
     qualifier: Option<String>,
     version: Version,
     trace_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
     accepted: Timestamp,
     /// Where the payload is when it does not follow the head.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +67,7 @@ pub(crate) fn encode(event: &Event, payload: &Payload) -> Bytes {
         qualifier: event.qualifier.clone(),
         version: event.version,
         trace_id: event.trace_id.clone(),
+        tenant: event.tenant.as_deref().map(str::to_owned),
         accepted: event.accepted,
         blob,
     };
@@ -99,6 +102,7 @@ pub(crate) fn decode(record: &Bytes) -> Result<(Event, Payload), RecordError> {
         version: head.version,
         payload: Bytes::new(),
         trace_id: head.trace_id,
+        tenant: head.tenant.map(Into::into),
         accepted: head.accepted,
     };
     Ok((event, payload))
@@ -118,9 +122,11 @@ mod tests {
             published in any::<Option<u64>>(),
             trace_id in "\\PC{0,40}",
             in_blob in any::<bool>(),
+            tenant in proptest::option::of("[a-z]{1,9}"),
         ) {
             let version = published.map_or(Version::Latest, Version::Published);
-            let event = Event { qualifier, version, trace_id, payload: Bytes::new(), ..event(1) };
+            let tenant = tenant.map(Into::into);
+            let event = Event { qualifier, version, trace_id, tenant, payload: Bytes::new(), ..event(1) };
             let payload = match in_blob {
                 true => Payload::Blob(Digest::of(&payload)),
                 false => Payload::Here(payload.into()),

@@ -22,6 +22,7 @@ pub(crate) fn event(number: u8) -> Event {
         version: Version::Published(3),
         payload: format!("{{\"number\":{number}}}").into(),
         trace_id: "Root=1-2-3".to_owned(),
+        tenant: None,
         accepted: Timestamp(5),
     }
 }

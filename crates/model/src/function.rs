@@ -105,6 +105,9 @@ pub struct Configuration {
     /// Directories of the host that it sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub file_systems: Vec<FileSystem>,
+    /// Whether each tenant has environments of its own. Never changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub per_tenant: bool,
 }
 
 impl Configuration {
@@ -125,6 +128,7 @@ impl Configuration {
             dead_letter: None,
             snap_start: false,
             file_systems: Vec::new(),
+            per_tenant: false,
         }
     }
 

@@ -75,6 +75,8 @@ pub struct Invocation {
     pub payload: Bytes,
     /// The client context, base64-decoded: JSON text.
     pub client_context: Option<String>,
+    /// On whose behalf it runs, for a function whose tenants have environments of their own.
+    pub tenant: Option<Arc<str>>,
     /// The X-Ray trace header that the function sees.
     pub trace_id: String,
     /// When the request was accepted.

@@ -48,7 +48,15 @@ pub(super) struct FunctionConfiguration<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter_config: Option<DeadLetterConfig<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tenancy_config: Option<TenancyConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     martlet: Option<StartShown>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TenancyConfig {
+    tenant_isolation_mode: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,6 +178,9 @@ impl<'a> FunctionConfiguration<'a> {
                 .dead_letter
                 .as_deref()
                 .map(|target_arn| DeadLetterConfig { target_arn }),
+            tenancy_config: configuration
+                .per_tenant
+                .then_some(TenancyConfig { tenant_isolation_mode: "PER_TENANT" }),
             martlet: None,
         }
     }

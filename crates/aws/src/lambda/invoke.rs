@@ -1,6 +1,6 @@
 //! Invoke, and InvokeAsync, its predecessor.
 
-use super::errors::{function_not_found, internal, unresolved};
+use super::errors::{function_not_found, internal, invalid, unresolved};
 use super::named::Named;
 use super::{Lambda, access};
 use crate::heavy;
@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderMap;
 use martlet_engine::{Limit, Ran, Rejected};
+use martlet_environment::Deployment;
 use martlet_events::Event;
 use martlet_functions::Functions;
 use martlet_model::{FunctionArn, Invocation, Timestamp, Trigger, limits, lineage};
@@ -38,6 +39,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
     )?;
     let function = function.ok_or_else(|| function_not_found(named.arn()))?;
     let deployment = function.resolve(named.qualifier.as_ref()).map_err(unresolved)?;
+    let tenant = tenant(&deployment, input.text("TenantId"))?;
     // A payload left out is an empty object to the function.
     let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
     check(&payload).await?;
@@ -55,6 +57,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
                 version: deployment.version.version,
                 payload,
                 trace_id: trace_id(&ctx),
+                tenant,
                 accepted: ctx.received,
             };
             lambda.invocations.accept(event).await.map_err(|error| internal(&error))?;
@@ -67,6 +70,7 @@ pub(super) async fn invoke(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Resul
         invoked_arn: named.arn(),
         payload,
         client_context: input.text("ClientContext").map(client_context).transpose()?,
+        tenant,
         trace_id: stepped(&lambda.functions, &named.function, &trace_id(&ctx))?,
         accepted: ctx.received,
         trigger: Trigger::Request,
@@ -90,6 +94,7 @@ pub(super) async fn invoke_async(lambda: Arc<Lambda>, ctx: Ctx, input: Input) ->
     let named = Named::read(&ctx, "InvokeAsync", name, None)?;
     let deployment =
         lambda.functions.resolve(&named.function, named.qualifier.as_ref()).map_err(unresolved)?;
+    let tenant = tenant(&deployment, None)?;
     let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
     check(&payload).await?;
     let event = Event {
@@ -99,10 +104,26 @@ pub(super) async fn invoke_async(lambda: Arc<Lambda>, ctx: Ctx, input: Input) ->
         version: deployment.version.version,
         payload,
         trace_id: trace_id(&ctx),
+        tenant,
         accepted: ctx.received,
     };
     lambda.invocations.accept(event).await.map_err(|error| internal(&error))?;
     Ok(Output::empty())
+}
+
+/// The tenant that an invocation is for: to be named where tenants have environments of their own, and nowhere else.
+pub(crate) fn tenant(deployment: &Deployment, named: Option<&str>) -> Result<Option<Arc<str>>, ApiError> {
+    match (deployment.version.configuration.per_tenant, named) {
+        (true, None) => Err(invalid(
+            "The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and \
+             try again.",
+        )),
+        (false, Some(_)) => Err(invalid(
+            "The invoked function is not enabled with tenancy configuration. Remove the tenant ID from your request \
+             and try again.",
+        )),
+        (_, named) => Ok(named.map(Into::into)),
+    }
 }
 
 /// The trace that the function sees: one step further in its lineage.

@@ -1,7 +1,7 @@
 //! InvokeWithResponseStream.
 
 use super::errors::{function_not_found, unresolved};
-use super::invoke::{check, client_context, rejected, stepped, trace_id};
+use super::invoke::{check, client_context, rejected, stepped, tenant, trace_id};
 use super::named::Named;
 use super::streaming::{Step, Streaming};
 use super::{Lambda, access};
@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 pub(super) const INVOKE_STREAM: Operation = Operation::new(
     "InvokeWithResponseStream",
     "lambda:InvokeFunction",
-    &["FunctionName", "InvocationType", "LogType", "ClientContext", "Payload", "Qualifier"],
+    &["FunctionName", "InvocationType", "LogType", "ClientContext", "Payload", "Qualifier", "TenantId"],
 )
 .body_limit(limits::SYNC_REQUEST_BYTES);
 
@@ -37,6 +37,7 @@ pub(super) async fn invoke_with_response_stream(
     named.permit(&ctx, "InvokeFunction", verdict)?;
     let function = function.ok_or_else(|| function_not_found(named.arn()))?;
     let deployment = function.resolve(named.qualifier.as_ref()).map_err(unresolved)?;
+    let tenant = tenant(&deployment, input.text("TenantId"))?;
     let payload = if input.payload.is_empty() { Bytes::from_static(b"{}") } else { input.payload.clone() };
     check(&payload).await?;
     let wanted = lambda.starts.wanted(&ctx)?;
@@ -48,6 +49,7 @@ pub(super) async fn invoke_with_response_stream(
         invoked_arn: named.arn(),
         payload,
         client_context: input.text("ClientContext").map(client_context).transpose()?,
+        tenant,
         trace_id: stepped(&lambda.functions, &named.function, &trace_id(&ctx))?,
         accepted: ctx.received,
         trigger: Trigger::Request,

@@ -40,7 +40,7 @@ mod versions;
 
 pub use access::{UrlCall, service_may_invoke, url_may_invoke};
 pub use invocations::{EngineInvocations, Invocations};
-pub(crate) use invoke::{rejected, stepped, trace_of};
+pub(crate) use invoke::{rejected, stepped, tenant, trace_of};
 pub use packages::{Downloads, PACKAGES_PREFIX};
 pub use starts::{StartShown, Starts, start_of};
 pub use streaming::{Step, Streaming};
@@ -172,6 +172,7 @@ const CREATE: Operation = Operation::new(
         "Architectures",
         "EphemeralStorage",
         "LoggingConfig",
+        "TenancyConfig",
         "DeadLetterConfig",
         "SnapStart",
         "FileSystemConfigs",
@@ -261,6 +262,6 @@ const LIST_VERSIONS: Operation = Operation::new(
 const INVOKE: Operation = Operation::new(
     "Invoke",
     "lambda:InvokeFunction",
-    &["FunctionName", "InvocationType", "LogType", "ClientContext", "Payload", "Qualifier"],
+    &["FunctionName", "InvocationType", "LogType", "ClientContext", "Payload", "Qualifier", "TenantId"],
 )
 .body_limit(limits::SYNC_REQUEST_BYTES);

@@ -159,6 +159,12 @@ pub(super) async fn put_provisioned_concurrency_config(
         if versions.is_empty() || versions.contains(&Version::Latest) {
             return Err(function_not_found(arn));
         }
+        if function.latest().version.configuration.per_tenant {
+            return Err(invalid(
+                "Provisioned Concurrency is not supported for functions with tenancy configuration: nobody knows their \
+                 tenants ahead.",
+            ));
+        }
         if let Some((other, _)) = attached.provisioned.iter().find(|(other, _)| {
             **other != edited
                 && function.provisioned_versions(other, 1).iter().any(|(version, _)| versions.contains(version))

@@ -34,6 +34,15 @@ pub(super) struct FunctionRequest {
     pub(super) dead_letter_config: Option<DeadLetterConfig>,
     snap_start: Option<SnapStart>,
     file_system_configs: Option<Vec<FileSystemConfig>>,
+    tenancy_config: Option<TenancyConfig>,
+}
+
+/// Says that tenants have environments of their own; there is no other mode.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct TenancyConfig {
+    #[serde(rename = "TenantIsolationMode")]
+    _mode: String,
 }
 
 /// Where events that were given up go; an empty ARN is nowhere.
@@ -94,6 +103,7 @@ pub(super) struct Edit {
     dead_letter: Option<Option<String>>,
     snap_start: Option<bool>,
     file_systems: Option<Vec<FileSystem>>,
+    per_tenant: Option<bool>,
 }
 
 const MANDATORY: &str =
@@ -136,6 +146,7 @@ impl FunctionRequest {
             ephemeral_mb: at_most(ephemeral, "ephemeralStorage.size", limits::MAX_EPHEMERAL_MB)?,
             environment: environment.map(|environment| environment.variables.unwrap_or_default()),
             logging: self.logging_config.take(),
+            per_tenant: self.tenancy_config.take().map(|_| true),
             dead_letter: self.dead_letter_config.take().map(DeadLetterConfig::target),
             snap_start: self
                 .snap_start
@@ -206,6 +217,7 @@ impl Edit {
         set(&mut configuration.dead_letter, self.dead_letter);
         set(&mut configuration.snap_start, self.snap_start);
         set(&mut configuration.file_systems, self.file_systems);
+        set(&mut configuration.per_tenant, self.per_tenant);
         if let Some(asked) = self.logging {
             asked.apply(&mut configuration.logging);
         }

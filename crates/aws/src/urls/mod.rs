@@ -9,7 +9,9 @@ mod index;
 
 pub use index::{Endpoint, UrlIndex};
 
-use crate::lambda::{Invocations, Step, Streaming, UrlCall, rejected, stepped, trace_of, url_may_invoke};
+use crate::lambda::{
+    Invocations, Step, Streaming, UrlCall, rejected, stepped, tenant, trace_of, url_may_invoke,
+};
 use crate::pipeline::Randomness;
 use crate::protocol::{ApiError, ERROR_TYPE, REQUEST_ID};
 use answer::{NoResponse, Prelude, WITH_PRELUDE};
@@ -138,6 +140,9 @@ impl Urls {
                 );
             }
         };
+        if let Err(error) = tenant(&deployment, None) {
+            return message(StatusCode::BAD_REQUEST, &error.code, &error.message);
+        }
         let payload = event::event(&request(call, &trace_id));
         let trace_id = match stepped(&self.functions, &endpoint.function, &trace_id) {
             Ok(trace_id) => trace_id,
@@ -151,6 +156,7 @@ impl Urls {
             },
             payload,
             client_context: None,
+            tenant: None,
             trace_id,
             accepted: call.received,
             trigger: Trigger::Request,

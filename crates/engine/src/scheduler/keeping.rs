@@ -17,8 +17,6 @@ const USUAL_BYTES: f64 = 128.0 * 1_048_576.0;
 const SURPLUS: u64 = 2 * MINUTE;
 /// How much more than it costs a start ahead of need has to promise: what was missed counts like what was taken, but saved nothing.
 const MARGIN: f64 = 2.0;
-/// How long what is known about a version outlives its last call.
-const REMEMBERED: u64 = 7 * 24 * 60 * MINUTE;
 
 /// How long something of so many bytes may idle for one start that it avoids, in microseconds.
 fn worth(bytes: u64) -> u64 {
@@ -258,7 +256,7 @@ impl Scheduler {
             self.drop_version(version);
             actions.push(Action::Forget(version));
         } else if entry.forget_at.is_none() {
-            let at = now.plus(REMEMBERED);
+            let at = now.plus(entry.remembered);
             entry.forget_at = Some(at);
             self.timers.set(at, Timer::Forget(version));
         }
@@ -288,7 +286,7 @@ impl Scheduler {
             return;
         }
         entry.forget_at = None;
-        let last = entry.called.unwrap_or(entry.quiet_since).plus(REMEMBERED);
+        let last = entry.called.unwrap_or(entry.quiet_since).plus(entry.remembered);
         if !entry.is_empty() || last > now {
             // Used again since: look again when that is as long ago.
             let at = last.max(now.plus(SECOND));

@@ -161,6 +161,13 @@ impl Scheduler {
         VersionId(self.versions.insert(Version::new(function, memory_bytes, can_fork, now)))
     }
 
+    /// Lets what is known about a version go an hour after its last call: there may be many of its kind.
+    pub fn forget_soon(&mut self, version: VersionId) {
+        if let Some(entry) = self.versions.get_mut(version.0) {
+            entry.remembered = 60 * MINUTE;
+        }
+    }
+
     /// A caller wants to run `version`, which must be known.
     pub fn arrive(
         &mut self,

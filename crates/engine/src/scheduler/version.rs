@@ -4,7 +4,7 @@ use super::estimate::Estimate;
 use super::history::{History, Window};
 use super::odds::Odds;
 use super::provisioning::Provisioning;
-use super::{EnvironmentId, FunctionId, Kind, Moment, SECOND, TemplateId, Ticket};
+use super::{EnvironmentId, FunctionId, Kind, MINUTE, Moment, SECOND, TemplateId, Ticket};
 use crate::Start;
 use std::collections::VecDeque;
 
@@ -24,6 +24,9 @@ const LEVELS: usize = 16;
 const FORKS_OF_A_TEMPLATE: usize = 4;
 /// How long a version is started ordinarily whose template did not come about.
 const DOUBT: u64 = 10 * SECOND;
+
+/// How long what is known about a version outlives its last call.
+const REMEMBERED: u64 = 7 * 24 * 60 * MINUTE;
 
 /// Where a version's template stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +121,8 @@ pub(super) struct Version {
     /// The template under way is to have a spare forked from it, since a call is expected.
     pub(super) prewarming: bool,
     pub(super) forget_at: Option<Moment>,
+    /// How long what is known about it outlives its last call, in microseconds.
+    pub(super) remembered: u64,
     /// Replaced or deleted: serves who is in line, keeps nothing.
     pub(super) retired: bool,
 }
@@ -162,6 +167,7 @@ impl Version {
             prewarm_at: None,
             prewarming: false,
             forget_at: None,
+            remembered: REMEMBERED,
             retired: false,
         }
     }

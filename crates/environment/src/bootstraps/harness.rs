@@ -187,6 +187,7 @@ impl Runtime {
             arn: ARN,
             trace: "Root=1-0-0",
             client,
+            tenant: None,
         };
         self.control.write_all(&invoke_head(self.sequence, &meta, event.len())).unwrap();
         self.control.write_all(event).unwrap();

@@ -62,7 +62,7 @@ def handler(event, context):
         let mut child = template.fork();
         let env = BTreeMap::from([("AWS_LAMBDA_LOG_STREAM_NAME", "one")]);
         let mut bytes = restore(&RestoreMeta { env: &env }).to_vec();
-        let meta = InvokeMeta { id: "first", deadline: 7, arn: "arn", trace: "", client: None };
+        let meta = InvokeMeta { id: "first", deadline: 7, arn: "arn", trace: "", client: None, tenant: None };
         bytes.extend_from_slice(&invoke_head(1, &meta, 3));
         bytes.extend_from_slice(b"\"a\"");
         child.write(&bytes);

@@ -61,6 +61,7 @@ pub(crate) struct Event {
     pub(crate) arn: String,
     pub(crate) trace_id: String,
     pub(crate) client_context: Option<String>,
+    pub(crate) tenant: Option<String>,
     pub(crate) payload: Bytes,
 }
 
@@ -265,6 +266,7 @@ mod tests {
             arn: "arn".into(),
             trace_id: String::new(),
             client_context: None,
+            tenant: None,
             payload: Bytes::from_static(b"{}"),
         }
     }

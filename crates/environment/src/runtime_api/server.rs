@@ -131,6 +131,7 @@ impl RuntimeApi {
             arn: invocation.invoked_arn.clone(),
             trace_id: invocation.trace_id.clone(),
             client_context: invocation.client_context.clone(),
+            tenant: invocation.tenant.as_deref().map(str::to_owned),
             payload: invocation.payload.clone(),
         });
     }
@@ -321,6 +322,7 @@ async fn next(machine: &Shared, socket: &Socket) -> Answer {
         ("lambda-runtime-invoked-function-arn", event.arn),
         ("lambda-runtime-trace-id", event.trace_id),
         ("lambda-runtime-client-context", event.client_context.unwrap_or_default()),
+        ("lambda-runtime-aws-tenant-id", event.tenant.unwrap_or_default()),
     ];
     for (name, value) in texts {
         if let Some(value) = header_value(value).filter(|value| !value.is_empty()) {

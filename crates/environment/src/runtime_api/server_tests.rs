@@ -87,6 +87,7 @@ fn invocation(payload: &[u8]) -> Invocation {
         invoked_arn: "arn:x:live".into(),
         payload: Bytes::copy_from_slice(payload),
         client_context: Some("{\n\"custom\":\"ü\"}".into()),
+        tenant: None,
         trace_id: "Root=1".into(),
         accepted: Timestamp(0),
         trigger: martlet_model::Trigger::Request,

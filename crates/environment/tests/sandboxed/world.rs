@@ -204,6 +204,7 @@ pub(crate) fn invocation(payload: impl Into<Bytes>) -> Invocation {
         invoked_arn: "arn:aws:lambda:us-east-1:000000000000:function:under-test".into(),
         payload: payload.into(),
         client_context: None,
+        tenant: None,
         trace_id: String::new(),
         accepted: Timestamp(0),
         trigger: martlet_model::Trigger::Request,

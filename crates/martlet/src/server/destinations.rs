@@ -39,7 +39,9 @@ impl ToFunctions {
                 Unresolved::NotActive(_) | Unresolved::RuntimeGone(_) => {
                     Undelivered::NotNow(error.to_string())
                 }
-                Unresolved::NotActive(_) | Unresolved::RuntimeGone(_) => Undelivered::NotNow(error.to_string()),
+                Unresolved::NotActive(_) | Unresolved::RuntimeGone(_) => {
+                    Undelivered::NotNow(error.to_string())
+                }
             })?;
         let payload = match delivery.message {
             Message::Record(record) => record,
@@ -52,6 +54,11 @@ impl ToFunctions {
                 limits::ASYNC_REQUEST_BYTES
             )));
         }
+        if deployment.version.configuration.per_tenant {
+            return Err(Undelivered::Refused(
+                "its tenants have environments of their own, and this names none".to_owned(),
+            ));
+        }
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(|error| Undelivered::NotNow(error.to_string()))?;
         Ok(Event {
@@ -61,6 +68,7 @@ impl ToFunctions {
             version: deployment.version.version,
             payload,
             trace_id: delivery.trace_id,
+            tenant: None,
             accepted: delivery.at,
         })
     }

@@ -53,6 +53,7 @@ impl<H: Host> Invoker for EngineInvoker<H> {
             invoked_arn,
             payload: event.payload,
             client_context: None,
+            tenant: event.tenant,
             trace_id: event.trace_id,
             accepted: event.accepted,
             trigger: Trigger::Event,
