@@ -4,7 +4,7 @@ files in the directory `base`, and starts servers with `flags` at least.
 The second number is the most seconds that a case may take in a usual run; it is stopped then, and the others go on.
 """
 
-from . import at_rest, burst, cold, deploy, footprint, fork, many, rate, warm
+from . import at_rest, burst, cold, deploy, footprint, fork, many, rate, stream, warm
 
 CASES = {
     "warm": (warm.measure, 540),
@@ -12,6 +12,7 @@ CASES = {
     "fork": (fork.measure, 200),
     "burst": (burst.measure, 60),
     "rate": (rate.measure, 90),
+    "stream": (stream.measure, 120),
     "memory": (footprint.measure, 120),
     "deploy": (deploy.measure, 180),
     "many": (many.measure, 180),

@@ -3,6 +3,8 @@
 ECHO = "def handler(event, context):\n    return event\n"
 ECHO_NODE = "export const handler = async (event) => event;\n"
 
+STREAM_NODE = "export const handler = awslambda.streamifyResponse(async (event, stream) => { stream.write('{}'); stream.end(); });\n"
+
 # The handler's first line reads the clock that the client reads as well.
 FIRST_LINE = "import time\n{imports}\ndef handler(event, context):\n    return time.monotonic_ns()\n"
 FIRST_LINE_NODE = "export const handler = async () => Number(process.hrtime.bigint());\n"

@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Size of the payload in bytes: a JSON text of so many
     #[arg(long, default_value_t = 2)]
     payload: usize,
+    /// Ask for the response as a stream, and measure until its first byte
+    #[arg(long, requires = "invoke")]
+    stream: bool,
     /// A header to send along, unsigned: NAME:VALUE
     #[arg(long)]
     header: Vec<String>,
@@ -135,7 +138,7 @@ fn request(options: &Options) -> Result<Vec<u8>, Box<dyn Error>> {
         size => format!("\"{}\"", "x".repeat(size - 2)).into_bytes(),
     };
     let host = options.address.to_string();
-    Ok(invocation(&credentials, &options.region, &host, function, &options.header, &payload))
+    Ok(invocation(&credentials, &options.region, &host, (function, options.stream), &options.header, &payload))
 }
 
 fn connection(
@@ -178,10 +181,41 @@ fn connection(
             return Ok(Seen { latencies, others });
         }
         stream.write_all(request)?;
-        receive(&mut stream, &mut buffer)?;
+        let first = if options.stream {
+            Some(receive_stream(&mut stream, &mut buffer)?)
+        } else {
+            receive(&mut stream, &mut buffer)?;
+            None
+        };
         others += usize::from(expected.is_some_and(|(name, value)| !has_header(&buffer, name, value)));
         if sent >= warm {
-            latencies.push(u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let took = first.unwrap_or_else(Instant::now).saturating_duration_since(sent);
+            latencies.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// Reads one whole answer that comes in chunks, and tells when its first one was there.
+fn receive_stream(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Instant, Box<dyn Error>> {
+    buffer.clear();
+    let mut chunk = [0; 1 << 16];
+    let mut first = None;
+    loop {
+        let read = stream.read(&mut chunk)?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        buffer.extend_from_slice(&chunk[..read]);
+        let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        if !buffer.starts_with(b"HTTP/1.1 200") {
+            return Err(LoadError::Refused(String::from_utf8_lossy(buffer).into_owned()).into());
+        }
+        let body = &buffer[head + 4..];
+        if first.is_none() && !body.is_empty() {
+            first = Some(Instant::now());
+        }
+        if body.ends_with(b"\r\n0\r\n\r\n") {
+            return Ok(first.unwrap_or_else(Instant::now));
         }
     }
 }

@@ -21,20 +21,25 @@ pub(crate) fn read_credentials(text: &str) -> Option<Credentials> {
     Some(Credentials { key: value("aws_access_key_id")?, secret: value("aws_secret_access_key")? })
 }
 
-/// The whole HTTP request that invokes `function` at `host` with `payload`, signed for now; `headers` (`NAME:VALUE`) stay
+/// The whole HTTP request that invokes `function` at `host` with `payload`, for a response as a stream or whole, signed for now; `headers` (`NAME:VALUE`) stay
 /// unsigned.
 pub(crate) fn invocation(
     credentials: &Credentials,
     region: &str,
     host: &str,
-    function: &str,
+    (function, stream): (&str, bool),
     headers: &[String],
     payload: &[u8],
 ) -> Vec<u8> {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let day = &time[..8];
     // A qualifier's colon is encoded on its way, and what is encoded is encoded once more in what is signed.
-    let path = format!("/2015-03-31/functions/{}/invocations", function.replace(':', "%3A"));
+    let function = function.replace(':', "%3A");
+    let path = if stream {
+        format!("/2021-11-15/functions/{function}/response-streaming-invocations")
+    } else {
+        format!("/2015-03-31/functions/{function}/invocations")
+    };
     let signed = path.replace('%', "%25");
     let hash = hex(&Sha256::digest(payload));
     let names = "host;x-amz-content-sha256;x-amz-date";
