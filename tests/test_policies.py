@@ -231,3 +231,49 @@ def test_what_is_enforced_is_enforced_with_real_signatures_too(lam, deploy, runt
     elsewhere = json.dumps(deny).replace("127.0.0.0/8", "10.0.0.0/8")
     lam.put_resource_policy(ResourceArn=arn, Policy=elsewhere)
     assert code(lam.invoke, FunctionName=function.name) is None
+
+
+def by_url(server, shown, account=None):
+    """Status and body of a GET of a function's URL, by its path form; signed where an account is given."""
+    key = shown["FunctionUrl"].split("//")[1].split(".")[0]
+    raw = aws.Raw(server, key=account or "unused", secret="whatever")
+    path = f"/_martlet/url/{key}/"
+    answer = raw.send("GET", path) if account else raw.exchange("GET", path)
+    return answer.status, answer.body.decode()
+
+
+def test_a_url_for_everybody_takes_both_permissions(dev, owner, function):
+    shown = owner.create_function_url_config(FunctionName=function.name, Qualifier="live", AuthType="NONE")
+    forbidden = by_url(dev, shown)
+    assert forbidden[0] == 403 and "Forbidden" in forbidden[1], forbidden
+    owner.add_permission(FunctionName=function.name, Qualifier="live", StatementId="url", Principal="*",
+                         Action="lambda:InvokeFunctionUrl", FunctionUrlAuthType="NONE")
+    assert by_url(dev, shown)[0] == 403, "one of two"
+    owner.add_permission(FunctionName=function.name, Qualifier="live", StatementId="call", Principal="*",
+                         Action="lambda:InvokeFunction", InvokedViaFunctionUrl=True)
+    assert by_url(dev, shown) == (200, "ran")
+    assert code(of(dev, OTHER).invoke, FunctionName=f"{function.arn}:live") == DENIED, "by the URL alone"
+    owner.remove_permission(FunctionName=function.name, Qualifier="live", StatementId="url")
+    assert by_url(dev, shown)[0] == 403
+    # The other kind of permission does not help.
+    owner.add_permission(FunctionName=function.name, Qualifier="live", StatementId="url", Principal="*",
+                         Action="lambda:InvokeFunctionUrl", FunctionUrlAuthType="AWS_IAM")
+    assert by_url(dev, shown)[0] == 403
+
+
+def test_a_signed_url_is_for_the_account_and_whom_it_lets_in(dev, owner, function):
+    shown = owner.create_function_url_config(FunctionName=function.name, AuthType="AWS_IAM")
+    assert by_url(dev, shown)[0] == 403, "unsigned"
+    assert by_url(dev, shown, aws.ACCOUNT) == (200, "ran")
+    assert by_url(dev, shown, OTHER)[0] == 403
+    for statement, action, more in (("url", "lambda:InvokeFunctionUrl", {"FunctionUrlAuthType": "AWS_IAM"}),
+                                    ("call", "lambda:InvokeFunction", {"InvokedViaFunctionUrl": True})):
+        assert by_url(dev, shown, OTHER)[0] == 403
+        owner.add_permission(FunctionName=function.name, StatementId=statement, Principal=OTHER, Action=action, **more)
+    assert by_url(dev, shown, OTHER) == (200, "ran")
+    assert by_url(dev, shown, THIRD)[0] == 403
+    deny = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Principal": "*", "Action": "lambda:InvokeFunctionUrl",
+                                                   "Resource": function.arn}}
+    owner.put_resource_policy(ResourceArn=function.arn, Policy=json.dumps(deny))
+    assert by_url(dev, shown, aws.ACCOUNT)[0] == 403, "a denial binds the owner too"
+    assert code(owner.invoke, FunctionName=function.name) is None, "by the URL alone"
