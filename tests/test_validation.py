@@ -209,7 +209,6 @@ REFUSED = {
     "DeadLetterConfig": {"TargetArn": "arn:aws:sqs:us-east-1:000000000000:queue"},
     "KMSKeyArn": "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000",
     "TracingConfig": {"Mode": "Active"},
-    "Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:mine:1"],
     "FileSystemConfigs": [{"Arn": "arn:aws:elasticfilesystem:us-east-1:000000000000:access-point/fsap-01234567890123456",
                            "LocalMountPath": "/mnt/data"}],
     "ImageConfig": {"Command": ["x"]},
@@ -223,7 +222,7 @@ REFUSED = {
     "PublishTo": "LATEST_PUBLISHED",
 }
 # Not settings: what names the function, brings the code, lets it in or steers the call.
-STEERING = {"FunctionName", "Code", "Runtime", "Publish", "RevisionId", "Architectures", "CodeSigningConfigArn"}
+STEERING = {"FunctionName", "Code", "Runtime", "Publish", "RevisionId", "Architectures", "CodeSigningConfigArn", "Layers"}
 
 
 @pytest.mark.parametrize("operation", ["CreateFunction", "UpdateFunctionConfiguration"])

@@ -138,7 +138,14 @@ fn request(options: &Options) -> Result<Vec<u8>, Box<dyn Error>> {
         size => format!("\"{}\"", "x".repeat(size - 2)).into_bytes(),
     };
     let host = options.address.to_string();
-    Ok(invocation(&credentials, &options.region, &host, (function, options.stream), &options.header, &payload))
+    Ok(invocation(
+        &credentials,
+        &options.region,
+        &host,
+        (function, options.stream),
+        &options.header,
+        &payload,
+    ))
 }
 
 fn connection(

@@ -194,7 +194,7 @@ fn deployment(revision: &str) -> Arc<Deployment> {
         code,
         revision: revision.into(),
     };
-    Arc::new(Deployment { version, code_dir: "/nowhere".into() })
+    Arc::new(Deployment { version, code_dir: "/nowhere".into(), opt_dir: None })
 }
 
 fn event(payload: &str) -> Invocation {

@@ -321,7 +321,7 @@ impl Host {
         self.runtimes.check(runtime).map_err(StartError::Runtime)?;
         let program = match self.runtimes.find(runtime) {
             Some(interpreter) => Program::managed(&self.launcher, &self.compiled, interpreter),
-            None => Program::Provided,
+            None => Program::provided(&deployment),
         };
         let log_group = version.log_group();
         let file_systems = version.configuration.file_systems.iter().map(|file_system| {
@@ -381,7 +381,7 @@ impl Host {
                 format!("nodejs:{}", interpreter.version)
             }
             (Program::Managed { interpreter, .. }, _) => format!("python:{}", interpreter.version),
-            (Program::Provided, _) => {
+            (Program::Provided { .. }, _) => {
                 plan.deployment.version.configuration.runtime.as_str().replacen('.', ":", 1)
             }
         }

@@ -18,7 +18,7 @@
 //! `log::lines`). The function's process is trusted with nothing: frames, HTTP, log bytes and sizes are bounded and checked,
 //! and whatever it does wrong ends its own environment only.
 //!
-//! Functions have no identity yet, so no credentials are among their environment variables. Extensions, layers, SnapStart
+//! Functions have no identity yet, so no credentials are among their environment variables. Extensions, SnapStart
 //! and streamed responses are not built; a streaming handler is refused by name, the Extensions API answers that it is
 //! not there.
 
@@ -62,4 +62,6 @@ pub struct Deployment {
     pub version: FunctionVersion,
     /// The unpacked package; the function sees it read-only at `/var/task`.
     pub code_dir: PathBuf,
+    /// Its layers, laid over each other; the function sees them read-only at `/opt`. `None` when it has none.
+    pub opt_dir: Option<PathBuf>,
 }

@@ -115,7 +115,7 @@ mod tests {
 
     fn deployment() -> Arc<Deployment> {
         let version = crate::variables::tests::version("python3.12");
-        Arc::new(Deployment { version, code_dir: "/nowhere".into() })
+        Arc::new(Deployment { version, code_dir: "/nowhere".into(), opt_dir: None })
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::runtime_api::RuntimeApi;
 use crate::runtimes::Interpreter;
 use crate::stock::Stock;
 use crate::variables::{
-    self, INIT_TYPE_VARIABLE, LOG_STREAM_VARIABLE, RUNTIME_API_PORT, TASK_DIR, WRAPPER_VARIABLE, variables,
+    self, INIT_TYPE_VARIABLE, LOG_STREAM_VARIABLE, OPT_DIR, RUNTIME_API_PORT, TASK_DIR, WRAPPER_VARIABLE,
+    variables,
 };
 use crate::{InitType, StartError};
 use bytes::Bytes;
@@ -28,14 +29,17 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The program of a package that brings its own runtime.
-const ENTRYPOINT: &str = "/var/task/bootstrap";
+/// The program of a package or a layer that brings its own runtime, in the order in which Lambda looks.
+const ENTRYPOINTS: [&str; 2] = ["/var/task/bootstrap", "/opt/bootstrap"];
+/// Where a function's own files appear. The folders below are there before anything else is, since the dynamic linker looks for
+/// them once, when an interpreter starts, and never again for those that are missing then.
+const FURNISHED: [&str; 4] = [TASK_DIR, OPT_DIR, "/var/task/lib", "/opt/lib"];
 
 /// How old a look at the memory in use may be when an invocation ends.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -50,8 +54,8 @@ const OOM_ROOM: u64 = 16 << 20;
 pub(crate) enum Program {
     /// An interpreter with one of our bootstraps; `compiled` is the Python one, ready to run.
     Managed { interpreter: Interpreter, compiled: Option<Bytes> },
-    /// The package's own `bootstrap`.
-    Provided,
+    /// The `bootstrap` of the package or of a layer.
+    Provided { entrypoint: &'static str },
 }
 
 /// Everything that all environments of a deployment have in common.
@@ -201,8 +205,8 @@ impl Process {
                 parking = Some(ours);
                 Some(channel)
             }
-            (Program::Provided, _) => {
-                check_entrypoint(&plan.deployment.code_dir).map_err(LaunchFailure::NoEntrypoint)?;
+            (Program::Provided { entrypoint }, _) => {
+                check_entrypoint(&plan.deployment, entrypoint).map_err(LaunchFailure::NoEntrypoint)?;
                 None
             }
         };
@@ -498,7 +502,7 @@ fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
         cpu_millis,
         pids: limits::PROCESSES,
         open_files: limits::OPEN_FILES,
-        listen: matches!(plan.program, Program::Provided).then_some(RUNTIME_API_PORT),
+        listen: matches!(plan.program, Program::Provided { .. }).then_some(RUNTIME_API_PORT),
         forkable: template,
         places: Vec::new(),
     }
@@ -508,7 +512,10 @@ fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
 pub(crate) fn furnishing(plan: &Plan) -> Furnishing {
     let configuration = &plan.deployment.version.configuration;
     Furnishing {
-        binds: vec![Bind::new(&plan.deployment.code_dir, TASK_DIR)],
+        binds: [(Some(&plan.deployment.code_dir), TASK_DIR), (plan.deployment.opt_dir.as_ref(), OPT_DIR)]
+            .into_iter()
+            .filter_map(|(source, target)| Some(Bind::new(source?, target)))
+            .collect(),
         memory_bytes: u64::from(configuration.memory_mb) << 20,
         cpu_millis: configuration.cpu_millis().max(INIT_CPU_MILLIS),
     }
@@ -535,13 +542,21 @@ pub(crate) fn runtime_specification(program: &Program, memory_mb: u32) -> Sandbo
         open_files: limits::OPEN_FILES,
         listen: None,
         forkable: true,
-        places: vec![TASK_DIR.into()],
+        places: FURNISHED.map(Into::into).to_vec(),
     }
 }
 
 type Start = (Vec<String>, Vec<Bind>, Vec<(String, Vec<u8>)>);
 
 impl Program {
+    /// The package's own program, or that of a layer if the package has none.
+    pub(crate) fn provided(deployment: &Deployment) -> Self {
+        let has = |entrypoint: &&&str| {
+            bootstrap_of(deployment, entrypoint).is_some_and(|path| path.symlink_metadata().is_ok())
+        };
+        Self::Provided { entrypoint: ENTRYPOINTS.iter().find(has).unwrap_or(&ENTRYPOINTS[0]) }
+    }
+
     /// An interpreter, with its bootstrap ready to run if that has been made.
     pub(crate) fn managed(launcher: &Launcher, compiled: &Compiled, interpreter: &Interpreter) -> Self {
         let compiled = matches!(interpreter.runtime.family(), Some(RuntimeFamily::Python { .. }))
@@ -553,14 +568,15 @@ impl Program {
     fn runtime(&self) -> Option<&RuntimeName> {
         match self {
             Self::Managed { interpreter, .. } => Some(&interpreter.runtime),
-            Self::Provided => None,
+            Self::Provided { .. } => None,
         }
     }
 
     /// What is executed, and what of the host and which files it needs to see for that.
     fn start(&self, memory_mb: u32, template: bool, env: &[(String, String)]) -> Start {
-        let Self::Managed { interpreter, compiled } = self else {
-            return (vec![ENTRYPOINT.to_owned()], Vec::new(), Vec::new());
+        let (interpreter, compiled) = match self {
+            Self::Managed { interpreter, compiled } => (interpreter, compiled),
+            Self::Provided { entrypoint } => return (vec![(*entrypoint).to_owned()], Vec::new(), Vec::new()),
         };
         let binds = interpreter.binds.iter().map(|(host, inside)| Bind::new(host, inside)).collect();
         let node = matches!(interpreter.runtime.family(), Some(RuntimeFamily::Node { .. }));
@@ -617,18 +633,25 @@ fn wrapper(env: &[(String, String)]) -> Option<String> {
     }
 }
 
-/// Tells in Lambda's words why a package has no `bootstrap` that can be run. What only the kernel can tell (a script whose
+/// Tells in Lambda's words why there is no `bootstrap` that can be run. What only the kernel can tell (a script whose
 /// interpreter is missing, a foreign binary) shows when it is run.
-fn check_entrypoint(code_dir: &Path) -> Result<(), String> {
-    match code_dir.join("bootstrap").symlink_metadata() {
+fn check_entrypoint(deployment: &Deployment, entrypoint: &str) -> Result<(), String> {
+    match bootstrap_of(deployment, entrypoint).and_then(|path| path.symlink_metadata().ok()) {
         // A link is resolved inside the sandbox, where it may lead elsewhere than out here.
-        Ok(metadata) if metadata.is_symlink() => Ok(()),
-        Ok(metadata) if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 => {
-            Err(exec_failure(ENTRYPOINT, &io::ErrorKind::PermissionDenied.into()))
+        Some(metadata) if metadata.is_symlink() => Ok(()),
+        Some(metadata) if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 => {
+            Err(exec_failure(entrypoint, &io::ErrorKind::PermissionDenied.into()))
         }
-        Ok(_) => Ok(()),
-        Err(_) => Err("Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]".to_owned()),
+        Some(_) => Ok(()),
+        None => Err(format!("Couldn't find valid bootstrap(s): [{}]", ENTRYPOINTS.join(" "))),
     }
+}
+
+/// Where the program that would appear at `entrypoint` lies on the host.
+fn bootstrap_of(deployment: &Deployment, entrypoint: &str) -> Option<PathBuf> {
+    let folder =
+        if entrypoint == ENTRYPOINTS[0] { Some(&deployment.code_dir) } else { deployment.opt_dir.as_ref() };
+    folder.map(|folder| folder.join("bootstrap"))
 }
 
 fn exec_failure(program: &str, error: &io::Error) -> String {

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 /// Where the package appears inside a sandbox.
 pub(crate) const TASK_DIR: &str = "/var/task";
+/// Where its layers do.
+pub(crate) const OPT_DIR: &str = "/opt";
 /// Port of the Runtime API on the sandbox's own loopback.
 pub(crate) const RUNTIME_API_PORT: u16 = 9001;
 

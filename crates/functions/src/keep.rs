@@ -79,10 +79,13 @@ impl Functions {
         self.collect().await;
     }
 
-    /// Something let go of this package: it is removed soon unless something else uses it.
-    pub(crate) fn suspect(&self, digest: &str) {
-        let Ok(digest) = digest.parse() else { return };
-        self.inner.garbage.state().suspects.insert(digest);
+    /// Something let go of these packages: they are removed soon unless something else uses them.
+    pub(crate) fn suspect(&self, digests: impl IntoIterator<Item = Digest>) {
+        let mut digests = digests.into_iter().peekable();
+        if digests.peek().is_none() {
+            return;
+        }
+        self.inner.garbage.state().suspects.extend(digests);
         let functions = self.clone();
         tokio::spawn(async move { functions.collect().await });
     }
@@ -107,16 +110,16 @@ impl Functions {
 
     /// Whether a record refers to the package.
     pub(crate) fn refers_to(&self, digest: &Digest) -> bool {
-        let digest = digest.to_string();
-        self.inner.shown.all().iter().any(|f| f.snapshot.codes().any(|code| code.digest == digest))
+        self.inner.layers.refer_to(digest)
+            || self.inner.shown.all().iter().any(|function| function.snapshot.digests().contains(digest))
     }
 
     /// After a start: finishes what was pending, unpacks again what has lost its folder, removes what nothing
     /// refers to.
     pub(crate) async fn take_up(&self) -> Result<(), PackagesError> {
-        let mut referred: BTreeSet<Digest> = BTreeSet::new();
+        let mut referred: BTreeSet<Digest> = self.inner.layers.digests();
         for function in self.inner.shown.all() {
-            referred.extend(function.snapshot.codes().filter_map(|code| code.digest.parse::<Digest>().ok()));
+            referred.extend(function.snapshot.digests());
             if !machine::pending(&function.snapshot).is_empty() {
                 self.settle_soon(function.arn().clone());
             }
@@ -125,9 +128,7 @@ impl Functions {
             }
         }
         let known = self.inner.packages.known().await?;
-        for digest in known.difference(&referred) {
-            self.suspect(&digest.to_string());
-        }
+        self.suspect(known.difference(&referred).copied());
         Ok(())
     }
 
@@ -136,9 +137,8 @@ impl Functions {
         let functions = self.clone();
         tokio::spawn(async move {
             let arn = function.arn();
-            let digests: BTreeSet<_> = function.snapshot.codes().map(|code| &code.digest).collect();
-            for digest in digests.into_iter().filter_map(|digest| digest.parse::<Digest>().ok()) {
-                if let Err(error) = functions.inner.packages.unpack(digest).await {
+            for parts in function.snapshot.parts() {
+                if let Err(error) = functions.inner.packages.assemble(&parts).await {
                     tracing::error!(function = %arn, %error, "cannot unpack the function's package again");
                 }
             }

@@ -1,4 +1,4 @@
-//! The control plane's state: which functions exist, in which versions, with which code.
+//! The control plane's state: which functions and layers exist, in which versions, with which code.
 //!
 //! [`Functions`] keeps a record of each function in the key-value store, its zip file as a blob and its unpacked
 //! package as a folder, and shows all of it as one immutable picture in memory. Reading, above all
@@ -13,9 +13,11 @@ mod attached;
 mod function;
 mod held;
 mod keep;
+mod layers;
 mod machine;
 pub mod package;
 mod packages;
+mod parts;
 mod policy;
 mod provisioned;
 mod record;
@@ -28,6 +30,9 @@ pub use alias::{Alias, AliasSettings, Canary};
 pub use attached::{Attached, Cors, EventInvoke, Policy, Provisioned, RuntimeManagement, Target, Url};
 pub use function::Function;
 pub use held::RuntimeOf;
+pub use layers::{
+    LayerAbout, LayerPolicy, LayerPolicyRefused, LayerStatement, LayerVersion, NewLayerVersion,
+};
 pub use machine::{Refused, Settings};
 pub use packages::PackagesError;
 pub use record::{Reason, State, Update, VersionRecord};

@@ -5,12 +5,13 @@
 
 use crate::alias::{Alias, AliasSettings};
 use crate::attached::{Attached, Policy, Target};
+use crate::parts::Parts;
 use crate::record::{FunctionRecord, Published, Reason, SCHEMA, State, Update, VersionRecord};
 use martlet_model::{
     Code, Configuration, FunctionArn, FunctionVersion, Qualifier, RequestId, Timestamp, Version, limits,
 };
 use martlet_store::Digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A function with its published versions at one moment.
@@ -39,7 +40,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// A UUID; another one for each version that the decision is about.
-    fn id(&self, of: Version) -> String {
+    pub(crate) fn id(&self, of: Version) -> String {
         let salt = match of {
             Version::Latest => 0,
             Version::Published(number) => number,
@@ -284,12 +285,12 @@ fn publish_into(mut change: Change, description: Option<String>, stamp: &Stamp) 
 
 /// Ends what is pending, be it a creation, an update or a published version. `None` when nothing is.
 ///
-/// `digest` is the package that `outcome` is about: versions of other packages are left as they are.
-pub(crate) fn settle(now: &Snapshot, digest: &str, outcome: &Outcome, stamp: &Stamp) -> Option<Change> {
+/// `parts` is what `outcome` is about: versions that are made of others are left as they are.
+pub(crate) fn settle(now: &Snapshot, parts: &Parts, outcome: &Outcome, stamp: &Stamp) -> Option<Change> {
     let mut change = Change { record: now.record.clone(), put: BTreeMap::new(), removed: None };
     let mut changed = false;
     let latest = &mut change.record.latest;
-    if latest.version.code.digest == digest && is_pending(latest) {
+    if is_pending(latest) && Parts::of(&latest.version) == *parts {
         changed = true;
         latest.revision_id = stamp.id(Version::Latest);
         match (outcome, latest.state == State::Pending) {
@@ -306,7 +307,7 @@ pub(crate) fn settle(now: &Snapshot, digest: &str, outcome: &Outcome, stamp: &St
         }
     }
     for (number, version) in &now.versions {
-        if version.state == State::Pending && version.version.code.digest == digest {
+        if version.state == State::Pending && Parts::of(&version.version) == *parts {
             changed = true;
             let mut version = VersionRecord::clone(version);
             version.revision_id = stamp.id(Version::Published(*number));
@@ -322,14 +323,14 @@ pub(crate) fn settle(now: &Snapshot, digest: &str, outcome: &Outcome, stamp: &St
     changed.then_some(change)
 }
 
-/// The digests of the packages that something is waiting for.
-pub(crate) fn pending(now: &Snapshot) -> Vec<String> {
+/// What something is waiting for.
+pub(crate) fn pending(now: &Snapshot) -> Vec<Parts> {
     let versions = now.versions.values().map(AsRef::as_ref).filter(|v| v.state == State::Pending);
     let latest = Some(&now.record.latest).filter(|latest| is_pending(latest));
-    let mut digests: Vec<String> = versions.chain(latest).map(|v| v.version.code.digest.clone()).collect();
-    digests.sort();
-    digests.dedup();
-    digests
+    let mut parts: Vec<Parts> = versions.chain(latest).map(|v| Parts::of(&v.version)).collect();
+    parts.sort();
+    parts.dedup();
+    parts
 }
 
 fn is_pending(latest: &VersionRecord) -> bool {
@@ -494,11 +495,16 @@ impl Snapshot {
         self.record.serving.as_ref().or(is_ready(latest).then_some(&latest.version))
     }
 
-    /// Every package that something of the function refers to, whether or not it can be invoked.
-    pub(crate) fn codes(&self) -> impl Iterator<Item = &Code> {
-        let versions = self.versions.values().map(|version| &version.version.code);
+    /// What its versions are made of, whether or not they can be invoked.
+    pub(crate) fn parts(&self) -> BTreeSet<Parts> {
+        let versions = self.versions.values().map(|version| &version.version);
         let latest = [Some(&self.record.latest.version), self.record.serving.as_ref()];
-        versions.chain(latest.into_iter().flatten().map(|version| &version.code))
+        versions.chain(latest.into_iter().flatten()).map(Parts::of).collect()
+    }
+
+    /// Everything on disk that something of the function refers to.
+    pub(crate) fn digests(&self) -> BTreeSet<Digest> {
+        self.parts().iter().flat_map(Parts::digests).collect()
     }
 }
 

@@ -26,8 +26,8 @@ fn created(publish: bool) -> Snapshot {
 }
 
 fn settled(now: &Snapshot, outcome: &Outcome) -> Snapshot {
-    let digest = now.record.latest.version.code.digest.clone();
-    match settle(now, &digest, outcome, &stamp(99)) {
+    let parts = Parts::of(&now.record.latest.version);
+    match settle(now, &parts, outcome, &stamp(99)) {
         Some(change) => Snapshot::after(Some(now), change),
         None => now.clone(),
     }
@@ -94,7 +94,7 @@ fn a_version_of_code_that_failed_is_tried_again() {
     };
     let published = Snapshot::after(Some(&failed), *change);
     assert_eq!(published.versions[&1].state, State::Pending);
-    assert_eq!(pending(&published), [code(2).digest]);
+    assert_eq!(pending(&published), [Parts { code: code(2).digest, layers: Vec::new() }]);
     let ready = settled(&published, &Outcome::Ready);
     assert_eq!(ready.versions[&1].state, State::Active);
 }
@@ -165,9 +165,9 @@ proptest! {
                     Err(_) => None,
                 },
                 Step::Settle(ready) => {
-                    let digest = now.record.latest.version.code.digest.clone();
+                    let parts = Parts::of(&now.record.latest.version);
                     let outcome = if ready { Outcome::Ready } else { broken() };
-                    settle(&now, &digest, &outcome, &stamp)
+                    settle(&now, &parts, &outcome, &stamp)
                 }
                 Step::RemoveVersion(number) => remove_version(&now, number).ok(),
                 Step::Alias(name, main, canary) => {

@@ -1,4 +1,5 @@
-//! Packages on this machine: the zip files as blobs, and one unpacked read-only folder for each.
+//! Packages on this machine: the zip files as blobs, and one unpacked read-only folder for each. Where a function has several
+//! layers there is a folder for all of them together, which has no zip file.
 //!
 //! A package goes through these steps, each durable before the next: a key `packages/DIGEST` that says it may be
 //! there, the blob, a record of a function that refers to it, the folder. Removal goes the other way: the folder, the
@@ -8,9 +9,10 @@
 //! Who puts a package to use holds a [`Pin`] until a record refers to it, and what is pinned is never removed.
 
 use crate::package::{self, PackageError, UnpackError};
+use crate::parts::{Opt, Parts};
 use bytes::Bytes;
 use martlet_model::{Code, limits};
-use martlet_store::{Digest, Expect, Store, StoreError};
+use martlet_store::{Digest, DigestError, Expect, Store, StoreError};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, File};
@@ -52,6 +54,9 @@ pub enum PackagesError {
     /// A record refers to a package whose zip file is gone.
     #[error("the zip file of package {0} is missing from the store; upload it again")]
     Missing(Digest),
+    /// A record names a package by something that is no digest.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
     /// The thread that worked on the package died.
     #[error("the work on a package was cut short")]
     Cut,
@@ -193,13 +198,22 @@ impl Packages {
     }
 
     fn unpack_now(&self, digest: &Digest, zip: &[u8]) -> Result<(), PackagesError> {
+        self.make_folder(digest, |half| match package::unpack(zip, half) {
+            Ok(_) => Ok(()),
+            Err(UnpackError::Refused(refused)) => Err(PackagesError::Refused(refused)),
+            Err(broken @ UnpackError::Disk { .. }) => Err(PackagesError::Unpack(broken)),
+        })
+    }
+
+    /// Makes a folder beside its place, has it filled, and moves it there.
+    fn make_folder(
+        &self,
+        digest: &Digest,
+        fill: impl FnOnce(&Path) -> Result<(), PackagesError>,
+    ) -> Result<(), PackagesError> {
         let half = self.temporary(digest);
         DirBuilder::new().mode(0o755).create(&half).map_err(disk("create", &half))?;
-        let done = package::unpack(zip, &half).map_err(|error| match error {
-            UnpackError::Refused(refused) => PackagesError::Refused(refused),
-            broken @ UnpackError::Disk { .. } => PackagesError::Unpack(broken),
-        });
-        let done = done.and_then(|_| {
+        let done = fill(&half).and_then(|()| {
             match fs::rename(&half, self.path(digest)) {
                 Ok(()) => {}
                 // Somebody else was faster, with the same content.
@@ -212,6 +226,38 @@ impl Packages {
             let _ = fs::remove_dir_all(&half);
         }
         done
+    }
+
+    /// Unpacks what is not, and lays several layers over each other.
+    pub(crate) async fn assemble(self: &Arc<Self>, parts: &Parts) -> Result<(), PackagesError> {
+        self.unpack(parts.code.parse()?).await?;
+        match parts.opt()? {
+            Opt::Empty => Ok(()),
+            Opt::One(layer) => self.unpack(layer).await,
+            Opt::Merged { digest, layers } => self.merge(digest, layers).await,
+        }
+    }
+
+    /// Makes the folder `digest` of the packages of `layers`, unless it is there already. Its files are the layers' own, by
+    /// another name.
+    async fn merge(self: &Arc<Self>, digest: Digest, layers: Vec<Digest>) -> Result<(), PackagesError> {
+        let _pin = self.pin(digest).await;
+        if self.is_ready(&digest) {
+            return Ok(());
+        }
+        let mut pins = Vec::with_capacity(layers.len());
+        for layer in &layers {
+            pins.push(self.pin(*layer).await);
+            self.unpack(*layer).await?;
+        }
+        let packages = Arc::clone(self);
+        self.work(move || {
+            packages.make_folder(&digest, |half| {
+                let folders = layers.iter().map(|layer| packages.path(layer));
+                package::lay_over(folders, half).map_err(PackagesError::Unpack)
+            })
+        })
+        .await
     }
 
     /// Every package that may be there: those with a key, and those with a folder.
@@ -264,7 +310,7 @@ impl Packages {
         Ok(())
     }
 
-    async fn pin(self: &Arc<Self>, digest: Digest) -> Pin {
+    pub(crate) async fn pin(self: &Arc<Self>, digest: Digest) -> Pin {
         loop {
             let mut removed = pin!(self.removed.notified());
             removed.as_mut().enable();

@@ -4,19 +4,21 @@ use crate::alias::{Alias, AliasSettings};
 use crate::attached::Attached;
 use crate::function::Function;
 use crate::held::{Held, RuntimeOf};
+use crate::layers::{LayerPolicyRefused, Layers};
 use crate::machine::{self, Change, Creation, Outcome, Publication, Refused, Settings, Snapshot, Stamp};
 use crate::packages::{Packages, PackagesError};
+use crate::parts::Parts;
 use crate::record::{Reason, VersionRecord};
 use crate::signing::Signing;
 use crate::world::{Shown, Usage};
 use crate::{keep, stored};
 use bytes::Bytes;
 use martlet_environment::Deployment;
-use martlet_model::{AccountId, FunctionArn, FunctionName, FunctionVersion, Qualifier, Region, Timestamp};
-use martlet_model::{Version, limits};
+use martlet_model::{AccountId, FunctionArn, FunctionName, FunctionVersion, LayerArn, LayerVersionArn};
+use martlet_model::{Qualifier, Region, Timestamp, Version, limits};
 use martlet_store::{Digest, Expect, MAX_VALUE_BYTES, Store, StoreError, Write};
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -100,6 +102,18 @@ pub enum FunctionsError {
     /// Only signed packages may come in, and this one is not.
     #[error("the package for {0} has no signature, and its code signing configuration enforces one")]
     Unsigned(FunctionArn),
+    /// There is no such version of a layer.
+    #[error("layer version {0} does not exist")]
+    NoSuchLayer(LayerVersionArn),
+    /// The policy of a layer version does not change.
+    #[error(transparent)]
+    LayerPolicy(#[from] LayerPolicyRefused),
+    /// The record of a version of this layer is larger than the store takes.
+    #[error("the record of {0} is too large")]
+    LayerTooLarge(LayerArn),
+    /// The function's code and its layers together would be over [`limits::UNPACKED_BYTES`]: they are so large.
+    #[error("the function's code and its layers are {0} bytes, the most is {limit}", limit = limits::UNPACKED_BYTES)]
+    Oversized(u64),
     /// The system gave no randomness for an id.
     #[error("the system gives no random numbers: {0}")]
     Randomness(getrandom::Error),
@@ -164,6 +178,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) packages: Arc<Packages>,
     pub(crate) shown: Shown,
+    pub(crate) layers: Layers,
     pub(crate) garbage: keep::Garbage,
     pub(crate) held: Held,
     pub(crate) signing: Signing,
@@ -189,6 +204,7 @@ impl Functions {
             store,
             packages,
             shown: Shown::default(),
+            layers: Layers::default(),
             garbage: keep::Garbage::default(),
             held: Held::default(),
             signing: Signing::default(),
@@ -246,7 +262,8 @@ impl Functions {
     /// What an account has in a region.
     #[must_use]
     pub fn usage(&self, account: &AccountId, region: &Region) -> Usage {
-        self.inner.shown.usage(account, region)
+        let usage = self.inner.shown.usage(account, region);
+        Usage { code_bytes: usage.code_bytes + self.inner.layers.code_bytes(account, region), ..usage }
     }
 
     /// The zip file with this digest; `None` when no function has it.
@@ -271,10 +288,12 @@ impl Functions {
             functions.refuse_existing(&arn)?;
             let _signing = functions.signing_turn(new.code_signing.as_deref()).await?;
             functions.check_signature(&arn, new.code_signing.as_deref())?;
-            functions.refuse_overfull(&arn, new.zip.len() as u64)?;
+            functions.refuse_overfull(&arn.account, &arn.region, new.zip.len() as u64)?;
+            let zip = new.zip.clone();
             let (code, pin) = functions.inner.packages.accept(new.zip).await?;
-            let digest = code.digest.clone();
+            let digest = code.digest.parse().ok();
             let publish = new.publish;
+            let layers = new.settings.configuration.layers.clone();
             let _turn = functions.turn(&arn).await;
             let creation = Creation {
                 function: new.function,
@@ -284,13 +303,16 @@ impl Functions {
                 publish,
                 code_signing: new.code_signing,
             };
-            let created = match functions.refuse_existing(&arn) {
-                Ok(()) => functions.commit(&arn, None, machine::create(creation, &stamp()?)).await,
-                Err(exists) => Err(exists),
+            let created = async {
+                functions.refuse_existing(&arn)?;
+                functions.refuse_oversized(&zip, &layers)?;
+                let _pins = functions.hold_layers(&layers).await?;
+                functions.commit(&arn, None, machine::create(creation, &stamp()?)).await
             };
+            let created = created.await;
             drop(pin);
             if created.is_err() {
-                functions.suspect(&digest);
+                functions.suspect(digest);
             }
             let created = created?;
             functions.settle_soon(arn);
@@ -314,9 +336,10 @@ impl Functions {
             let found = functions.find(&arn)?;
             machine::check_revision(&found.snapshot, update.expected_revision.as_deref())?;
             functions.check_signature(&arn, found.attached().code_signing.as_deref())?;
-            functions.refuse_overfull(&arn, update.zip.len() as u64)?;
+            functions.refuse_overfull(&arn.account, &arn.region, update.zip.len() as u64)?;
+            let zip = update.zip.clone();
             let (code, pin) = functions.inner.packages.accept(update.zip).await?;
-            let digest = code.digest.clone();
+            let digest: Option<Digest> = code.digest.parse().ok();
             let _turn = functions.turn(&arn).await;
             let updated = async {
                 let now = functions.find(&arn)?;
@@ -329,6 +352,7 @@ impl Functions {
                     expected,
                     &stamp()?,
                 )?;
+                functions.refuse_oversized(&zip, &now.latest().version.configuration.layers)?;
                 if update.dry_run {
                     let (latest, code) = (now.latest().clone(), change.record.latest.version.code);
                     let version = FunctionVersion { code, ..latest.version };
@@ -340,7 +364,7 @@ impl Functions {
             let updated = updated.await;
             drop(pin);
             // Nothing may refer to the package after a failure or a dry run.
-            functions.suspect(&digest);
+            functions.suspect(digest);
             if !update.dry_run {
                 functions.settle_soon(arn);
             }
@@ -366,6 +390,11 @@ impl Functions {
             let now = functions.find(&arn)?;
             let change =
                 machine::update_settings(&now.snapshot, edit, expected_revision.as_deref(), &stamp()?)?;
+            let FunctionVersion { configuration, code, .. } = &change.record.latest.version;
+            if configuration.layers != now.latest().version.configuration.layers {
+                functions.refuse_oversized_with(&code.digest, &configuration.layers).await?;
+            }
+            let _pins = functions.hold_layers(&configuration.layers).await?;
             let updated = functions.commit(&arn, Some(&now), change).await?;
             functions.settle_soon(arn);
             Ok(updated.latest().clone())
@@ -387,7 +416,7 @@ impl Functions {
         self.detached(|functions| async move {
             let _turn = functions.turn(&arn).await;
             let now = functions.find(&arn)?;
-            functions.refuse_overfull(&arn, now.latest().version.code.bytes)?;
+            functions.refuse_overfull(&arn.account, &arn.region, now.latest().version.code.bytes)?;
             let publication = machine::publish(
                 &now.snapshot,
                 publish.description,
@@ -612,17 +641,14 @@ impl Functions {
 
     pub(crate) async fn settle(&self, arn: &FunctionArn) -> Result<(), FunctionsError> {
         let Some(found) = self.inner.shown.get(arn) else { return Ok(()) };
-        for digest in machine::pending(&found.snapshot) {
-            let outcome = match digest.parse::<Digest>() {
-                Ok(parsed) => match self.inner.packages.unpack(parsed).await {
-                    Ok(()) => Outcome::Ready,
-                    Err(error) => failed(arn, &error),
-                },
+        for parts in machine::pending(&found.snapshot) {
+            let outcome = match self.inner.packages.assemble(&parts).await {
+                Ok(()) => Outcome::Ready,
                 Err(error) => failed(arn, &error),
             };
             let _turn = self.turn(arn).await;
             let Some(now) = self.inner.shown.get(arn) else { return Ok(()) };
-            if let Some(change) = machine::settle(&now.snapshot, &digest, &outcome, &stamp()?) {
+            if let Some(change) = machine::settle(&now.snapshot, &parts, &outcome, &stamp()?) {
                 self.commit(arn, Some(&now), change).await?;
             }
         }
@@ -675,22 +701,24 @@ impl Functions {
             function.iter().flat_map(|function| function.deployments.values()).cloned().collect();
         self.inner.observer.current(arn, &current);
         self.inner.observer.attached(arn, function.map(AsRef::as_ref));
-        for code in before.iter().flat_map(|before| before.snapshot.codes()) {
-            if !function.is_some_and(|f| f.snapshot.codes().any(|kept| kept == code)) {
-                self.suspect(&code.digest);
-            }
-        }
+        let kept = function.map(|function| function.snapshot.digests()).unwrap_or_default();
+        let had = before.map(|before| before.snapshot.digests()).unwrap_or_default();
+        self.suspect(had.difference(&kept).copied());
     }
 
-    /// What runs `version`, if its package is unpacked.
+    /// What runs `version`, if its package is unpacked and its layers are, too.
     pub(crate) fn deploy(&self, version: &FunctionVersion) -> Option<Arc<Deployment>> {
-        let digest: Digest = version.code.digest.parse().ok()?;
-        if !self.inner.packages.is_ready(&digest) {
+        let packages = &self.inner.packages;
+        let code: Digest = version.code.digest.parse().ok()?;
+        let opt = Parts::of(version).opt().ok()?.digest();
+        if !packages.is_ready(&code) || opt.is_some_and(|opt| !packages.is_ready(&opt)) {
             return None;
         }
-        let code_dir = self.inner.packages.path(&digest);
-        let deployment = Arc::new(Deployment { version: version.clone(), code_dir });
-        self.inner.garbage.in_use(digest, &deployment);
+        let (code_dir, opt_dir) = (packages.path(&code), opt.map(|opt| packages.path(&opt)));
+        let deployment = Arc::new(Deployment { version: version.clone(), code_dir, opt_dir });
+        for digest in std::iter::once(code).chain(opt) {
+            self.inner.garbage.in_use(digest, &deployment);
+        }
         Some(deployment)
     }
 
@@ -705,13 +733,18 @@ impl Functions {
         }
     }
 
-    fn refuse_overfull(&self, arn: &FunctionArn, more: u64) -> Result<(), FunctionsError> {
-        let used = self.usage(&arn.account, &arn.region).code_bytes;
+    pub(crate) fn refuse_overfull(
+        &self,
+        account: &AccountId,
+        region: &Region,
+        more: u64,
+    ) -> Result<(), FunctionsError> {
+        let used = self.usage(account, region).code_bytes;
         if used + more > limits::CODE_STORAGE_BYTES { Err(FunctionsError::CodeStorage) } else { Ok(()) }
     }
 
-    /// Waits for the function's turn: changes of one function happen one after another.
-    pub(crate) async fn turn(&self, arn: &FunctionArn) -> MutexGuard<'_, ()> {
+    /// Waits for the turn of a function or a layer: changes of one happen one after another.
+    pub(crate) async fn turn(&self, arn: &impl Hash) -> MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();
         arn.hash(&mut hasher);
         self.inner.locks[(hasher.finish() % LOCKS as u64) as usize].lock().await

@@ -88,6 +88,7 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, 
 impl Functions {
     /// Reads and shows everything, and takes up what was left undone.
     pub(crate) async fn load(&self) -> Result<(), OpenError> {
+        self.load_layers().await?;
         let mut found: BTreeMap<FunctionArn, (Snapshot, Revision)> = BTreeMap::new();
         for (key, entry) in self.read_all(FUNCTIONS).await? {
             let record: FunctionRecord = decode(&key, &entry.value)?;

@@ -26,7 +26,7 @@ pub(crate) struct Shown {
 pub struct Usage {
     /// How many functions.
     pub functions: u64,
-    /// Bytes of the zip files of all versions of all functions.
+    /// Bytes of the zip files of all versions of all functions and layers.
     pub code_bytes: u64,
 }
 

@@ -18,6 +18,9 @@ pub enum ParseError {
     /// The qualifier is neither `$LATEST` nor a version number nor an alias name.
     #[error("{0:?} is not a qualifier: it takes $LATEST, a version number or an alias name")]
     Qualifier(String),
+    /// Not the ARN or the name of a layer or of one of its versions.
+    #[error("{0:?} names no layer: its name takes 1 to 140 letters, digits, hyphens and underscores")]
+    Layer(String),
     /// The whole is none of: name, name:qualifier, account:function:name[:qualifier], full ARN.
     #[error("{0:?} names no function: give a name, name:qualifier, a partial ARN or a full ARN")]
     Form(String),

@@ -1,6 +1,7 @@
 //! One version of a function: what was configured and which code it runs.
 
 use crate::arn::{FunctionArn, Qualifier};
+use crate::layer::Layer;
 use crate::limits;
 use crate::runtime::RuntimeName;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,9 @@ pub struct Configuration {
     /// Whether each tenant has environments of its own. Never changes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub per_tenant: bool,
+    /// What is laid over each other at `/opt`, the lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
 }
 
 impl Configuration {
@@ -129,6 +133,7 @@ impl Configuration {
             snap_start: false,
             file_systems: Vec::new(),
             per_tenant: false,
+            layers: Vec::new(),
         }
     }
 

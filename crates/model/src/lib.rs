@@ -6,6 +6,7 @@
 pub mod arn;
 pub mod function;
 pub mod invocation;
+pub mod layer;
 pub mod limits;
 pub mod lineage;
 pub mod runtime;
@@ -14,5 +15,6 @@ pub mod time;
 pub use arn::{AccountId, FunctionArn, FunctionName, FunctionRef, ParseError, Qualifier, Region};
 pub use function::{Code, Configuration, FunctionVersion, Version};
 pub use invocation::{Invocation, RequestId, Trigger};
+pub use layer::{Layer, LayerArn, LayerVersionArn};
 pub use runtime::{RuntimeFamily, RuntimeName};
 pub use time::Timestamp;

@@ -14,6 +14,8 @@ pub const ASYNC_REQUEST_BYTES: usize = 1024 * 1024;
 pub const ZIP_BYTES: usize = 50 * 1024 * 1024;
 /// Largest package once it is unpacked, in bytes (250 MB).
 pub const UNPACKED_BYTES: u64 = 250 * 1024 * 1024;
+/// Most layers of one function.
+pub const LAYERS: usize = 5;
 /// Most entries that a package may have; ours, so that an archive of empty files cannot exhaust inodes.
 pub const PACKAGE_ENTRIES: usize = 100_000;
 /// Longest timeout of an ordinary function, in seconds.

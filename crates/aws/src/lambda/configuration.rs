@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use martlet_environment::Runtimes;
 use martlet_functions::{Reason, State, Update, VersionRecord};
 use martlet_model::function::{FileSystem, LogFormat, Logging};
-use martlet_model::{Configuration, FunctionVersion, Qualifier, Version};
+use martlet_model::{Configuration, FunctionVersion, Layer, Qualifier, Version};
 use martlet_store::Digest;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -35,6 +35,8 @@ pub(super) struct FunctionConfiguration<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     environment: Option<Environment<'a>>,
     tracing_config: TracingConfig,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<LayerShown>,
     revision_id: &'a str,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     status: Option<Status<'a>>,
@@ -108,6 +110,19 @@ struct LoggingConfig<'a> {
     log_group: String,
 }
 
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LayerShown {
+    arn: String,
+    code_size: u64,
+}
+
+impl LayerShown {
+    fn new(layer: &Layer) -> Self {
+        Self { arn: layer.arn.to_string(), code_size: layer.code.bytes }
+    }
+}
+
 /// What lists leave out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -166,6 +181,7 @@ impl<'a> FunctionConfiguration<'a> {
                 .environment_given
                 .then_some(Environment { variables: &configuration.environment }),
             tracing_config: TracingConfig { mode: "PassThrough" },
+            layers: configuration.layers.iter().map(LayerShown::new).collect(),
             revision_id: &record.revision_id,
             status: None,
             package_type: "Zip",

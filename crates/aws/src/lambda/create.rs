@@ -22,7 +22,7 @@ pub(super) async fn create_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input)
     }
     event_invoke::check_dead_letter(&lambda, &ctx, request.dead_letter_config.as_ref())?;
     let architecture = FunctionRequest::architecture(request.architectures.as_deref())?;
-    let edit = request.check(&lambda.runtimes, None)?;
+    let edit = request.check(&lambda, &ctx, None)?;
     let settings = edit.into_settings(architecture)?;
     check_whole(&settings.configuration, &lambda.granted)?;
     let name = request.function_name.as_str();

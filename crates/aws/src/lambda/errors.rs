@@ -3,6 +3,7 @@
 use crate::protocol::ApiError;
 use martlet_functions::package::PackageError;
 use martlet_functions::{FunctionsError, PackagesError, Refused, Unresolved};
+use martlet_model::limits;
 
 const COULD_NOT_UNZIP: &str =
     "Could not unzip uploaded file. Please check your file, then try to upload again.";
@@ -97,10 +98,19 @@ pub(super) fn refused(error: FunctionsError) -> ApiError {
             ApiError::new("CodeStorageExceededException", "Code storage limit exceeded.")
         }
         FunctionsError::Package(PackagesError::Refused(refused)) => package(&refused),
+        FunctionsError::NoSuchLayer(arn) => invalid(format!("Layer version {arn} does not exist.")),
+        FunctionsError::Oversized(bytes) => invalid(format!(
+            "Function code combined with layers exceeds the maximum allowed size of {} bytes. The actual size is \
+             {bytes} bytes.",
+            limits::UNPACKED_BYTES
+        )),
+        // Its callers answer it themselves.
+        FunctionsError::LayerPolicy(refused) => invalid(refused.to_string()),
         error @ (FunctionsError::Package(_)
         | FunctionsError::Store(_)
         | FunctionsError::TooLarge(_)
         | FunctionsError::SigningConfigTooLarge(_)
+        | FunctionsError::LayerTooLarge(_)
         | FunctionsError::Randomness(_)
         | FunctionsError::Cut) => internal(&error),
     }

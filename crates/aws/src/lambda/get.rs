@@ -34,7 +34,7 @@ struct Location {
 pub(super) async fn get_function(lambda: Arc<Lambda>, ctx: Ctx, input: Input) -> Result<Output, ApiError> {
     let (function, named) = find(&lambda, &ctx, "GetFunction", &input)?;
     let record = version(&function, &named)?;
-    let location = lambda.downloads.link(&ctx, &record.version)?;
+    let location = lambda.downloads.link(&ctx, &record.version.code)?;
     Output::json(&Answer {
         configuration: configuration(&lambda, &named, record),
         // What AWS says of packages, wherever they lie.

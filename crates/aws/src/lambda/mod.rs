@@ -18,6 +18,8 @@ mod get;
 mod invocations;
 mod invoke;
 mod invoke_stream;
+mod layer_permissions;
+mod layers;
 mod list;
 mod named;
 mod packages;
@@ -141,6 +143,15 @@ impl Lambda {
             .on(code_signing::PUT_OF_FUNCTION, code_signing::put_of_function)?
             .on(code_signing::GET_OF_FUNCTION, code_signing::get_of_function)?
             .on(code_signing::DELETE_OF_FUNCTION, code_signing::delete_of_function)?
+            .on(layers::PUBLISH_LAYER, layers::publish_layer_version)?
+            .on(layers::GET_LAYER, layers::get_layer_version)?
+            .on(layers::GET_LAYER_BY_ARN, layers::get_layer_version_by_arn)?
+            .on(layers::LIST_LAYERS, layers::list_layers)?
+            .on(layers::LIST_LAYER_VERSIONS, layers::list_layer_versions)?
+            .on(layers::DELETE_LAYER, layers::delete_layer_version)?
+            .on(layer_permissions::PERMIT_LAYER, layer_permissions::add_layer_version_permission)?
+            .on(layer_permissions::FORBID_LAYER, layer_permissions::remove_layer_version_permission)?
+            .on(layer_permissions::GET_LAYER_POLICY, layer_permissions::get_layer_version_policy)?
             .on(INVOKE, invoke::invoke)
             .map(|builder| builder.build())
     }
@@ -177,6 +188,7 @@ const CREATE: Operation = Operation::new(
         "SnapStart",
         "FileSystemConfigs",
         "CodeSigningConfigArn",
+        "Layers",
     ],
 )
 .harmless(OFF)
@@ -226,6 +238,7 @@ const UPDATE_CONFIGURATION: Operation = Operation::new(
         "DeadLetterConfig",
         "SnapStart",
         "FileSystemConfigs",
+        "Layers",
     ],
 )
 .harmless(OFF);

@@ -9,7 +9,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, ETAG};
 use http::{HeaderValue, Response, StatusCode};
 use martlet_functions::Functions;
 use martlet_identity::{Caller, Credentials, Signer};
-use martlet_model::FunctionVersion;
+use martlet_model::Code;
 use martlet_store::Digest;
 
 /// The paths of packages begin so; the digest of the zip file follows.
@@ -31,11 +31,11 @@ impl Downloads {
         Self { functions, credentials }
     }
 
-    /// A link to the package of `version` on this server, by the name that the caller has for it.
-    pub(super) fn link(&self, ctx: &Ctx, version: &FunctionVersion) -> Result<String, ApiError> {
+    /// A link to a package on this server, by the name that the caller has for it.
+    pub(super) fn link(&self, ctx: &Ctx, code: &Code) -> Result<String, ApiError> {
         let region = ctx.region.as_str();
         let signer = Signer { credentials: &self.credentials, region, service: INTERNAL_SERVICE };
-        let path = format!("{PACKAGES_PREFIX}{}", version.code.digest);
+        let path = format!("{PACKAGES_PREFIX}{}", code.digest);
         let host = ctx.host();
         let link = signer.presign(host, &path, LINK_SECONDS, ctx.received).map_err(|e| internal(&e))?;
         Ok(format!("http://{host}{link}"))
@@ -48,7 +48,7 @@ impl Downloads {
         if caller.principal.access_key != self.credentials.access_key {
             return Some(refusal(
                 StatusCode::FORBIDDEN,
-                "links to packages are made by GetFunction and by nobody else",
+                "links to packages are made by GetFunction and GetLayerVersion, and by nobody else",
             ));
         }
         let Ok(parsed) = digest.parse::<Digest>() else {
@@ -57,7 +57,10 @@ impl Downloads {
         let zip = match self.functions.zip(&parsed).await {
             Ok(Some(zip)) => zip,
             Ok(None) => {
-                return Some(refusal(StatusCode::NOT_FOUND, "no function has this package any more"));
+                return Some(refusal(
+                    StatusCode::NOT_FOUND,
+                    "no function and no layer has this package any more",
+                ));
             }
             Err(error) => {
                 tracing::error!(%error, "a package could not be read");
@@ -67,8 +70,7 @@ impl Downloads {
         let mut response = Response::new(zip);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));
-        headers
-            .insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"function.zip\""));
+        headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"package.zip\""));
         if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", code_sha256(digest))) {
             headers.insert(ETAG, tag);
         }

@@ -1,12 +1,15 @@
 //! The members that describe a function, in CreateFunction and UpdateFunctionConfiguration alike.
 
+use super::Lambda;
 use super::code::CodeSource;
 use super::errors::{above, invalid};
+use super::layers::layers_of;
+use crate::pipeline::Ctx;
 use crate::protocol::ApiError;
-use martlet_environment::{MissingRuntime, Runtimes, is_reserved};
+use martlet_environment::{MissingRuntime, is_reserved};
 use martlet_functions::Settings;
 use martlet_model::function::{FileSystem, LogFormat, Logging};
-use martlet_model::{Configuration, RuntimeFamily, RuntimeName, limits};
+use martlet_model::{Configuration, Layer, RuntimeFamily, RuntimeName, limits};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -22,6 +25,7 @@ pub(super) struct FunctionRequest {
     pub(super) tags: Option<BTreeMap<String, String>>,
     pub(super) revision_id: Option<String>,
     pub(super) code_signing_config_arn: Option<String>,
+    layers: Option<Vec<String>>,
     runtime: Option<String>,
     role: Option<String>,
     handler: Option<String>,
@@ -104,22 +108,24 @@ pub(super) struct Edit {
     snap_start: Option<bool>,
     file_systems: Option<Vec<FileSystem>>,
     per_tenant: Option<bool>,
+    layers: Option<Vec<Layer>>,
 }
 
 const MANDATORY: &str =
     "Runtime and Handler are mandatory parameters for functions created with deployment packages.";
 
 impl FunctionRequest {
-    /// Checks what the service model cannot: this machine's runtimes, the limits of ordinary functions, and what
-    /// has to fit together, also with the configuration that is there already.
+    /// Checks what the service model cannot: this machine's runtimes, the layers that there are, the limits of ordinary
+    /// functions, and what has to fit together, also with the configuration that is there already.
     pub(super) fn check(
         &mut self,
-        runtimes: &Runtimes,
+        lambda: &Lambda,
+        ctx: &Ctx,
         now: Option<&Configuration>,
     ) -> Result<Edit, ApiError> {
         let runtime = self.runtime.take().map(RuntimeName::new);
         if let Some(runtime) = &runtime {
-            runtimes.check(runtime).map_err(|missing| no_such_runtime(&missing))?;
+            lambda.runtimes.check(runtime).map_err(|missing| no_such_runtime(&missing))?;
         }
         if self.handler.as_ref().is_some_and(String::is_empty) {
             return Err(invalid(MANDATORY));
@@ -153,6 +159,7 @@ impl FunctionRequest {
                 .take()
                 .map(|asked| asked.apply_on.as_deref() == Some("PublishedVersions")),
             file_systems: self.file_system_configs.take().map(file_systems).transpose()?,
+            layers: self.layers.take().map(|arns| layers_of(lambda, ctx, &arns)).transpose()?,
         })
     }
 
@@ -212,6 +219,7 @@ impl Edit {
         set(&mut configuration.timeout_seconds, self.timeout_seconds);
         set(&mut configuration.memory_mb, self.memory_mb);
         set(&mut configuration.ephemeral_mb, self.ephemeral_mb);
+        set(&mut configuration.layers, self.layers);
         settings.environment_given |= self.environment.is_some();
         set(&mut configuration.environment, self.environment);
         set(&mut configuration.dead_letter, self.dead_letter);

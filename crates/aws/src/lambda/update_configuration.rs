@@ -19,7 +19,7 @@ pub(super) async fn update_function_configuration(
     let found = lambda.functions.get(&function).ok_or_else(|| function_not_found(&function))?;
     event_invoke::check_dead_letter(&lambda, &ctx, request.dead_letter_config.as_ref())?;
     let now = &found.latest().version.configuration;
-    let edit = request.check(&lambda.runtimes, Some(now))?;
+    let edit = request.check(&lambda, &ctx, Some(now))?;
     check_whole(&edit.after(now), &lambda.granted)?;
     let updated = lambda
         .functions

@@ -131,7 +131,7 @@ impl World {
             code: Code { digest: "0".repeat(64), bytes: 1 },
             revision: "r".into(),
         };
-        Arc::new(Deployment { version, code_dir })
+        Arc::new(Deployment { version, code_dir, opt_dir: None })
     }
 
     pub(crate) async fn start(&self, function: Function, files: &[(&str, &str)]) -> Environment {

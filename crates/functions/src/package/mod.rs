@@ -11,6 +11,7 @@
 mod archive;
 mod error;
 mod inflate;
+mod overlay;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -18,6 +19,7 @@ mod unpack;
 mod write;
 
 pub use error::{EntryName, PackageError, UnpackError};
+pub use overlay::lay_over;
 pub use unpack::unpack;
 pub use write::{WriteError, Writer};
 
@@ -28,6 +30,14 @@ pub struct Summary {
     pub files: usize,
     /// Bytes of all files together, counted while inflating.
     pub unpacked_bytes: u64,
+}
+
+/// What an archive says that its files are together once they are unpacked, in bytes. For one that [`check`] took, that is so.
+///
+/// # Errors
+/// Its directory is refused.
+pub fn unpacked_bytes(zip: &[u8]) -> Result<u64, PackageError> {
+    Ok(archive::read(zip)?.iter().map(|entry| entry.unpacked_bytes).sum())
 }
 
 /// Reads a zip file to its last byte, inflates every entry and keeps nothing.

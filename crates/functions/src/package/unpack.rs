@@ -78,7 +78,7 @@ fn write_file(entry: &Entry<'_>, executable: bool, path: &Path) -> Result<u64, U
     Ok(written)
 }
 
-fn set_time(path: &Path) -> Result<(), UnpackError> {
+pub(super) fn set_time(path: &Path) -> Result<(), UnpackError> {
     let time = Timespec { tv_sec: MODIFIED_SECONDS, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
