@@ -39,9 +39,6 @@ impl ToFunctions {
                 Unresolved::NotActive(_) | Unresolved::RuntimeGone(_) => {
                     Undelivered::NotNow(error.to_string())
                 }
-                Unresolved::NotActive(_) | Unresolved::RuntimeGone(_) => {
-                    Undelivered::NotNow(error.to_string())
-                }
             })?;
         let payload = match delivery.message {
             Message::Record(record) => record,
