@@ -184,6 +184,30 @@ def test_runtimes_of_ones_own_stream_over_the_runtime_api(deploy):
     assert function.invoke("well")["Raw"] == b"onetwo"
 
 
+def test_amazons_node_client_unmodified(deploy):
+    """aws-lambda-ric from npm, which streams over the Runtime API."""
+    package = NODE_MODULES / "aws-lambda-ric"
+    if not (package / "index.mjs").exists():
+        pytest.skip("npm has not installed aws-lambda-ric (./test does)")
+    if not (package / "rapid-client.node").exists():
+        pytest.skip("aws-lambda-ric's native client is not built (npm rebuild aws-lambda-ric in tests/)")
+    if not Path("/usr/bin/node").exists():
+        pytest.skip("node is not under /usr/bin, where functions can see it")
+    files = {"bootstrap": "#!/bin/sh\nexec /usr/bin/node /var/task/node_modules/aws-lambda-ric/index.mjs \"$_HANDLER\"\n", "index.js": STREAMS}
+    for path in [*package.glob("*.mjs"), *package.glob("*.node"), package / "package.json", *(NODE_MODULES / "@aws" / "lambda-invoke-store").rglob("*")]:
+        if path.is_file():
+            files[str(Path("node_modules") / path.relative_to(NODE_MODULES))] = path.read_bytes()
+    function = deploy(files, "provided.al2023", "index.handler", Timeout=15, MemorySize=512)
+    list(events(function, {"way": "parts", "parts": ["warm"]})[1])
+    _, found = events(function, {"way": "parts", "parts": ["one", "two"], "pause": 300}, LogType="Tail")
+    assert body(found) == b"onetwo", base64.b64decode(end(found)["LogResult"]).decode()
+    assert found[1][0] - found[0][0] > 0.15
+    _, found = events(function, {"way": "late"})
+    assert body(found) == b"half" and json.loads(end(found)["ErrorDetails"])["errorType"] == "TypeError"
+    _, found = events(function, {"way": "bytes", "mb": 8})
+    assert len(body(found)) == 8 << 20 and not end(found).get("ErrorCode")
+
+
 def test_the_javascript_sdk(server, streams, tmp_path):
     if not (NODE_MODULES / "@aws-sdk" / "client-lambda").exists():
         pytest.skip("npm has not installed the SDK (./test does)")

@@ -9,6 +9,7 @@ mod clients;
 mod hostile;
 mod managed;
 mod provided;
+mod streams;
 mod templates;
 mod world;
 
@@ -46,6 +47,10 @@ const TESTS: &[Test] = tests![
     provided::a_package_without_a_usable_bootstrap_says_why,
     provided::its_failures_are_told,
     provided::an_environment_that_dies_idle_gives_the_event_back,
+    streams::an_event_that_was_answered_in_part_is_nobody_elses,
+    streams::a_stream_without_end_ends_at_the_deadline,
+    streams::a_stream_that_keeps_no_rules_ends_its_environment,
+    streams::what_is_bought_by_a_stream_is_metered,
     templates::python_environments_are_forked,
     templates::node_environments_are_forked,
     templates::many_are_forked_at_once_and_share_no_randomness,
