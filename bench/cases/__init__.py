@@ -4,7 +4,7 @@ files in the directory `base`, and starts servers with `flags` at least.
 The second number is the most seconds that a case may take in a usual run; it is stopped then, and the others go on.
 """
 
-from . import at_rest, burst, cold, deploy, footprint, fork, many, rate, stream, warm
+from . import at_rest, burst, cold, deploy, events, footprint, fork, many, rate, stream, warm
 
 CASES = {
     "warm": (warm.measure, 540),
@@ -14,6 +14,7 @@ CASES = {
     "rate": (rate.measure, 90),
     "stream": (stream.measure, 120),
     "memory": (footprint.measure, 120),
+    "events": (events.measure, 120),
     "deploy": (deploy.measure, 180),
     "many": (many.measure, 180),
     "rest": (at_rest.measure, 60),

@@ -63,16 +63,16 @@ class Client:
     def __exit__(self, *_):
         self.close()
 
-    def bytes_of(self, method, path, body=b"", headers=()):
+    def bytes_of(self, method, path, body=b"", headers=(), service="lambda"):
         """The whole request, signed for now; `headers` (pairs) stay unsigned."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         day, digest = stamp[:8], hashlib.sha256(body).hexdigest()
         names = "host;x-amz-content-sha256;x-amz-date"
         canonical = f"{method}\n{path}\n\nhost:{self.host}\nx-amz-content-sha256:{digest}\nx-amz-date:{stamp}\n\n{names}\n{digest}"
-        scope = f"{day}/{REGION}/lambda/aws4_request"
+        scope = f"{day}/{REGION}/{service}/aws4_request"
         text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         key = f"AWS4{self.secret}".encode()
-        for part in (day, REGION, "lambda", "aws4_request", text):
+        for part in (day, REGION, service, "aws4_request", text):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         more = "".join(f"{name}: {value}\r\n" for name, value in headers)
         head = (f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nX-Amz-Date: {stamp}\r\nX-Amz-Content-Sha256: {digest}\r\n"

@@ -243,7 +243,8 @@ fn receive(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), Box<dyn E
                 |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             let length = header("content-length").and_then(|text| text.trim().parse::<usize>().ok());
             let Some(length) = length else { return Err(LoadError::NoHttp(head).into()) };
-            let good = head.starts_with("http/1.1 200") && header("x-amz-function-error").is_none();
+            let accepted = ["http/1.1 200", "http/1.1 202"].iter().any(|status| head.starts_with(status));
+            let good = accepted && header("x-amz-function-error").is_none();
             break (if good { None } else { Some(head) }, end + 4 + length);
         }
     };
