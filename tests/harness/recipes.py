@@ -207,7 +207,7 @@ def a_tenant(operation):
 
 def tenant(world, request):
     """Only a function that keeps tenants apart takes one."""
-    return With("blue", {"FunctionName": world.function(TenancyConfig={"TenantIsolationMode": "PER_TENANT"})})
+    return With("blue", {"FunctionName": world.function(TenancyConfig={"TenantIsolationMode": "PER_TENANT"}), "Qualifier": "$LATEST"})
 
 
 # Layers, policies, code signing.
