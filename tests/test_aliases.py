@@ -149,6 +149,7 @@ def split(client, name, calls, callers=CALLERS):
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.01, 0.3])
 def test_ten_thousand_calls_are_split_within_one_percent(lam, function, weight):
     lam.create_alias(FunctionName=function.name, Name="live", FunctionVersion="1",

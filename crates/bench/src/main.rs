@@ -28,7 +28,7 @@ enum Command {
         listen: SocketAddr,
     },
     /// Send requests as fast as they are answered; prints one JSON document
-    Load(load::Options),
+    Load(Box<load::Options>),
     /// Send a few bytes to another process over a Unix socket and back, again and again; prints one JSON document
     Ping {
         /// How long

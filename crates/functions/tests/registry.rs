@@ -1,5 +1,7 @@
 //! Functions as their users see them: created, updated, published, deleted, found again after a restart.
 
+#![allow(clippy::unwrap_used, reason = "these are tests, though the lint does not see it in helpers")]
+
 mod common;
 
 use common::{Fixture, arn, eventually, memory, names, new, settings, zip};

@@ -68,14 +68,14 @@ impl World {
     }
 
     /// Whether a statement for everybody and everything allows under this condition.
-    fn holds(&self, condition: serde_json::Value) -> bool {
+    fn holds(&self, condition: &serde_json::Value) -> bool {
         self.allowed(
             json!({"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*", "Condition": condition}),
         )
     }
 }
 
-fn allow(principal: serde_json::Value) -> serde_json::Value {
+fn allow(principal: &serde_json::Value) -> serde_json::Value {
     json!({"Sid": "s", "Effect": "Allow", "Principal": principal, "Action": INVOKE, "Resource": FUNCTION})
 }
 
@@ -97,18 +97,18 @@ fn principals_are_who_they_say() {
         (json!({"AWS": "222222222222"}), false),
         (json!({"Service": "s3.amazonaws.com"}), false),
     ] {
-        assert_eq!(world.allowed(allow(principal.clone())), is, "{principal}");
+        assert_eq!(world.allowed(allow(&principal)), is, "{principal}");
     }
     let service = World { service: Some("s3.amazonaws.com"), ..World::default() };
-    assert!(service.allowed(allow(json!({"Service": "s3.amazonaws.com"}))));
-    assert!(!service.allowed(allow(json!({"Service": "sns.amazonaws.com"}))));
-    assert!(!service.allowed(allow(json!({"AWS": "111111111111"}))));
+    assert!(service.allowed(allow(&json!({"Service": "s3.amazonaws.com"}))));
+    assert!(!service.allowed(allow(&json!({"Service": "sns.amazonaws.com"}))));
+    assert!(!service.allowed(allow(&json!({"AWS": "111111111111"}))));
     for name in ["alexa-appkit.amazon.com", "logs.eu-west-3.amazonaws.com", "s3.amazonaws.com.cn"] {
         let service = World { service: Some(name), ..World::default() };
-        assert!(service.allowed(allow(json!({"Service": name}))));
+        assert!(service.allowed(allow(&json!({"Service": name}))));
     }
     let anybody = World { anybody: true, ..World::default() };
-    assert!(anybody.allowed(allow(json!("*"))) && !anybody.allowed(allow(json!({"AWS": "111111111111"}))));
+    assert!(anybody.allowed(allow(&json!("*"))) && !anybody.allowed(allow(&json!({"AWS": "111111111111"}))));
     for nobody in [
         json!("me"),
         json!({"AWS": "arn:aws:iam::111111111111:user/*"}),
@@ -122,7 +122,7 @@ fn principals_are_who_they_say() {
         json!({"CanonicalUser": "0"}),
         json!(7),
     ] {
-        assert!(matches!(refused(allow(nobody.clone())), PolicyError::Principal(_)), "{nobody}");
+        assert!(matches!(refused(allow(&nobody)), PolicyError::Principal(_)), "{nobody}");
     }
 }
 
@@ -154,7 +154,7 @@ fn actions_and_resources_are_patterns() {
 fn a_denial_wins() {
     let deny =
         json!({"Effect": "Deny", "Principal": {"AWS": "111111111111"}, "Action": "*", "Resource": "*"});
-    let policy = Policy::of(&[allow(json!("*")), deny]).unwrap();
+    let policy = Policy::of(&[allow(&json!("*")), deny]).unwrap();
     assert_eq!(World::default().judge(&policy), Verdict::Denied);
     let other = World { account: AccountId::new("222222222222").unwrap(), ..World::default() };
     assert_eq!(other.judge(&policy), Verdict::Allowed);
@@ -183,22 +183,18 @@ fn a_service_is_held_to_its_source() {
     assert!(!from(None, Some("333333333333")).allowed(statement.clone()));
     assert!(!from(Some("arn:aws:s3:::photos"), None).allowed(statement));
     let by_text = json!({"StringLike": {"aws:sourcearn": "arn:aws:*:photos"}});
-    assert!(from(Some("arn:aws:s3:::photos"), None).holds(by_text));
+    assert!(from(Some("arn:aws:s3:::photos"), None).holds(&by_text));
 }
 
 #[test]
 fn urls_are_told_by_their_type() {
     let url = |signed| World { url_signed: signed, anybody: true, ..World::default() };
     let none = json!({"StringEquals": {"lambda:FunctionUrlAuthType": "NONE"}});
-    assert!(
-        url(Some(false)).holds(none.clone())
-            && !url(Some(true)).holds(none.clone())
-            && !url(None).holds(none)
-    );
+    assert!(url(Some(false)).holds(&none) && !url(Some(true)).holds(&none) && !url(None).holds(&none));
     let via = json!({"Bool": {"lambda:InvokedViaFunctionUrl": "true"}});
-    assert!(url(Some(true)).holds(via.clone()) && !url(None).holds(via));
+    assert!(url(Some(true)).holds(&via) && !url(None).holds(&via));
     let direct = json!({"Bool": {"lambda:InvokedViaFunctionUrl": false}});
-    assert!(url(None).holds(direct.clone()) && !url(Some(false)).holds(direct));
+    assert!(url(None).holds(&direct) && !url(Some(false)).holds(&direct));
 }
 
 #[test]
@@ -237,14 +233,14 @@ fn every_operator_compares_as_it_says() {
             false,
         ),
     ] {
-        assert_eq!(world.holds(condition.clone()), holds, "{condition}");
+        assert_eq!(world.holds(&condition), holds, "{condition}");
     }
 }
 
 #[test]
 fn what_is_not_applied_is_refused_by_name() {
     let with = |name: &str, value: serde_json::Value| {
-        let mut statement = allow(json!("*"));
+        let mut statement = allow(&json!("*"));
         statement[name] = value;
         refused(statement).to_string()
     };
@@ -268,10 +264,13 @@ fn what_is_not_applied_is_refused_by_name() {
     assert!(with("NotPrincipal", json!("*")).contains("NotPrincipal"));
     assert!(with("Effect", json!("Maybe")).contains("Effect"));
     assert!(with("NotAction", json!("*")).contains("NotAction"));
-    let mut lacking = allow(json!("*"));
+    let mut lacking = allow(&json!("*"));
     lacking.as_object_mut().unwrap().remove("Principal");
     assert_eq!(refused(lacking).to_string(), "the statement \"s\" has no Principal");
-    assert_eq!(Policy::of(&[allow(json!("*")), allow(json!("*"))]), Err(PolicyError::SameId("s".to_owned())));
+    assert_eq!(
+        Policy::of(&[allow(&json!("*")), allow(&json!("*"))]),
+        Err(PolicyError::SameId("s".to_owned()))
+    );
     for (text, told) in [
         ("{", "not JSON"),
         ("[]", "the policy has to be an object"),
@@ -376,7 +375,7 @@ proptest! {
     #[test]
     fn an_operator_and_its_negation_are_opposites(world in world(), value in "[12]{12}") {
         for (one, other) in [("StringEquals", "StringNotEquals"), ("StringLike", "StringNotLike")] {
-            let holds = |operator: &str| world.holds(json!({operator: {"aws:PrincipalAccount": value}}));
+            let holds = |operator: &str| world.holds(&json!({operator: {"aws:PrincipalAccount": value}}));
             prop_assert_ne!(holds(one), holds(other));
         }
     }
@@ -388,7 +387,7 @@ proptest! {
         value in prop_oneof![Just(json!(null)), Just(json!([])), Just(json!({"a": {"b": 1}})), Just(json!([[1]])), any::<u8>().prop_map(|n| json!(n))],
     ) {
         let _ = Policy::parse(&text);
-        let mut statement = allow(json!("*"));
+        let mut statement = allow(&json!("*"));
         statement[element] = value;
         let _ = Policy::of(&[statement]);
     }
