@@ -137,7 +137,7 @@ def test_calls_a_second_are_ten_times_the_concurrency(server, lam, deploy, pytho
 
 
 def test_calls_a_second_of_the_account(new_server, python):
-    server = new_server(config="account_concurrency = 1\n").start()
+    server = new_server(config="account_concurrency = 1\naccount_calls_per_second = 10\n").start()
     function = lab.create(aws.client(server), SLEEP, python)
     function.call(0)
     raw = aws.Raw(server)

@@ -36,9 +36,12 @@ pub struct EngineOptions {
     /// A caller that is expected to stand in line for longer is refused at once; one that nevertheless does, then
     /// (configuration: `longest_wait`).
     pub longest_wait: Duration,
-    /// Calls in a second for each unit of concurrency, of a function with a reservation and of all others together; 0 is no
-    /// limit (configuration: `calls_per_second`).
+    /// Calls in a second of a function with a reservation, for each unit of that; 0 is no limit (configuration:
+    /// `calls_per_second`).
     pub calls_per_second: u32,
+    /// The same of all other functions together, for each unit of what they share (configuration:
+    /// `account_calls_per_second`).
+    pub account_calls_per_second: u32,
     /// Environments that one function may add in a second, on average; ten times as many at once (configuration:
     /// `function_starts_per_second`).
     pub function_starts_per_second: u32,
@@ -61,6 +64,7 @@ impl Default for EngineOptions {
             longest_line: 1000,
             longest_wait: Duration::from_secs(60),
             calls_per_second: 10,
+            account_calls_per_second: 0,
             function_starts_per_second: 100,
             starts_per_second: 1000,
         }

@@ -6,7 +6,7 @@
 //! - What is provisioned for a function without a reservation is taken out of the pool in the same way, but is no upper
 //!   limit: its further callers take from the pool.
 //! - Calls are counted by the second, as many for each unit of concurrency as the options say: of each function with a
-//!   reservation, and of all others together.
+//!   reservation, and, if that is asked for, of all others together.
 //!
 //! Everything is kept as sums: a caller that comes or goes costs a few additions, however many functions there are.
 
@@ -43,7 +43,9 @@ impl Share {
 #[derive(Debug)]
 pub(super) struct Account {
     limit: usize,
-    per_unit: u32,
+    /// Calls in a second for each unit of a reservation, and for each of the pool; 0 is no limit.
+    per_reserved: u32,
+    per_pooled: u32,
     growth: Rate,
     shares: Slab<Share>,
     /// The sum of all reservations.
@@ -58,7 +60,8 @@ impl Account {
         let starts = options.function_starts_per_second.max(1);
         let mut account = Self {
             limit: options.concurrency,
-            per_unit: options.calls_per_second,
+            per_reserved: options.calls_per_second,
+            per_pooled: options.account_calls_per_second,
             growth: Rate {
                 per_second: f64::from(starts),
                 burst: f64::from(starts.saturating_mul(GROWTH_BURST)),
@@ -68,7 +71,7 @@ impl Account {
             pooled: 0,
             calls: Bucket::empty(Moment(0)),
         };
-        account.calls = Bucket::full(account.rate(account.limit), Moment(0));
+        account.calls = Bucket::full(rate(account.per_pooled, account.limit), Moment(0));
         account
     }
 
@@ -117,7 +120,7 @@ impl Account {
 
     /// Gives a function a reservation, or takes it away. Callers that it has already keep what they have.
     pub(super) fn reserve(&mut self, function: FunctionId, reserved: Option<usize>, now: Moment) {
-        let rate = self.rate(reserved.unwrap_or(0));
+        let rate = rate(self.per_reserved, reserved.unwrap_or(0));
         let Some(share) = self.shares.get_mut(function.0) else { return };
         if share.reserved == reserved {
             return self.tidy(function);
@@ -143,12 +146,6 @@ impl Account {
         self.limit.saturating_sub(self.reserved)
     }
 
-    fn rate(&self, concurrency: usize) -> Rate {
-        // A limit in front of nothing would divide by it.
-        let calls = (concurrency.max(1) as f64) * f64::from(self.per_unit.max(1));
-        Rate { per_second: calls, burst: calls }
-    }
-
     /// Whether one more caller of the function may come in; if so it has made a call, but is not counted yet. Otherwise what is
     /// in its way, and for how many microseconds at least.
     pub(super) fn admit(&mut self, function: FunctionId, now: Moment) -> Result<(), (Limit, u64)> {
@@ -162,10 +159,11 @@ impl Account {
             }
             _ => {}
         }
-        if self.per_unit == 0 {
+        let per_unit = if reserved.is_some() { self.per_reserved } else { self.per_pooled };
+        if per_unit == 0 {
             return Ok(());
         }
-        let rate = self.rate(reserved.unwrap_or(pool));
+        let rate = rate(per_unit, reserved.unwrap_or(pool));
         let calls = match self.shares.get_mut(function.0) {
             Some(share) if reserved.is_some() => &mut share.calls,
             _ => &mut self.calls,
@@ -228,6 +226,12 @@ impl Account {
     }
 }
 
+fn rate(per_unit: u32, concurrency: usize) -> Rate {
+    // A limit in front of nothing would divide by it.
+    let calls = (concurrency.max(1) as f64) * f64::from(per_unit.max(1));
+    Rate { per_second: calls, burst: calls }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +241,7 @@ mod tests {
         Account::new(&EngineOptions {
             concurrency,
             calls_per_second,
+            account_calls_per_second: calls_per_second,
             function_starts_per_second: 2,
             ..EngineOptions::default()
         })

@@ -205,7 +205,14 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Number { min: 0, max: 100_000 },
         Fixed("10"),
         "COUNT",
-        "Invocations in a second for each unit of concurrency, of a function that has reserved some and of all others together; 0 is no limit",
+        "Invocations in a second for each unit of concurrency that is reserved for a function; 0 is no limit",
+    ),
+    key(
+        "account_calls_per_second",
+        Kind::Number { min: 0, max: 100_000 },
+        Fixed("0"),
+        "COUNT",
+        "The same for each unit of what is not reserved, all its functions together; Lambda's is 10, 0 is no limit",
     ),
     key(
         "drain_seconds",

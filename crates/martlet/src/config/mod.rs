@@ -86,6 +86,7 @@ pub(crate) struct Config {
     pub(crate) async_retry: Duration,
     /// For each unit of concurrency; 0 is no limit.
     pub(crate) calls_per_second: u32,
+    pub(crate) account_calls_per_second: u32,
     pub(crate) drain: Duration,
     pub(crate) runtime_paths: Vec<PathBuf>,
     /// By the ids of access points.
@@ -174,6 +175,7 @@ impl Config {
             account_concurrency: layers.number("account_concurrency"),
             async_retry: layers.seconds("async_retry_seconds"),
             calls_per_second: layers.number("calls_per_second"),
+            account_calls_per_second: layers.number("account_calls_per_second"),
             drain: layers.seconds("drain_seconds"),
             runtime_paths: layers.paths("runtime_paths"),
             file_systems: grants(&layers.paths("file_systems"))

@@ -198,6 +198,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         spares: config.spares,
         longest_wait: config.longest_wait,
         calls_per_second: config.calls_per_second,
+        account_calls_per_second: config.account_calls_per_second,
         function_starts_per_second: config.function_starts_per_second,
         starts_per_second: config.starts_per_second,
         ..EngineOptions::default()
