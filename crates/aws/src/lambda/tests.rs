@@ -129,7 +129,7 @@ async fn what_cannot_be_created_is_told_precisely() {
         (json!({"FunctionName": "f:1"}), invalid, "leave the qualifier 1 out"),
         (json!({"Tags": tags}), invalid, "Number of tags exceeds"),
         (json!({"Tags": {"AWS:x": "y"}}), invalid, "aws: prefixed"),
-        (json!({"Layers": [format!("{}:1", ARN.replace("function", "layer"))]}), invalid, "Layers is not"),
+        (json!({"Layers": [format!("{}:1", ARN.replace("function", "layer"))]}), invalid, "does not exist"),
         (json!({"TracingConfig": {"Mode": "Active"}}), invalid, "TracingConfig.Mode is not"),
         (
             json!({"SnapStart": {"ApplyOn": "PublishedVersions"}}),
