@@ -14,7 +14,7 @@ CASES = {
     "rate": (rate.measure, 90),
     "stream": (stream.measure, 120),
     "memory": (footprint.measure, 120),
-    "events": (events.measure, 120),
+    "events": (events.measure, 240),
     "deploy": (deploy.measure, 180),
     "many": (many.measure, 180),
     "rest": (at_rest.measure, 60),

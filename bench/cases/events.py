@@ -22,22 +22,24 @@ def measure(bench, base, flags):
             server.deploy(name, source, file)
             client.invoke(name)
             say(f"accepted events, {language}")
-            port, arguments = server.load(name, "--concurrency", str(CALLERS), "--header", "X-Amz-Invocation-Type:Event", "--warmup", "0")
+            port, arguments = server.load(name, "--concurrency", str(CALLERS), "--header", "X-Amz-Invocation-Type:Event")
+            run = bench.once(f"events-{language}", 0, port, *arguments, seconds=seconds)
+            wait(lambda: backlog(client) == 0, "every event to have run", seconds * 20 + 60, every=0.02)
+            bench.row(f"durable events a second, {language}, {CALLERS} callers",
+                      f"{run['per_second']:.0f}/s, p50 {run['p50_us'] / 1000:.1f} ms, p99 {run['p99_us'] / 1000:.1f} ms",
+                      target=f">= {LEAST_A_SECOND}/s", met=run["per_second"] >= LEAST_A_SECOND)
             watch = Backlog(client)
             began = time.monotonic()
-            # What was accepted is asked for while the load runs, so that its highest is known.
+            # The number that waits is asked for while the load runs, so that its highest is known.
             with watch:
-                run = bench.once(f"events-{language}", 0, port, *arguments, seconds=seconds)
+                paced = bench.once(f"events-paced-{language}", 0, port, *arguments, "--rate", str(LEAST_A_SECOND), seconds=seconds)
             accepting = time.monotonic() - began
             wait(lambda: backlog(client) == 0, "every event to have run", seconds * 20 + 60, every=0.02)
             all_run = time.monotonic() - began
             pace = all_run / accepting
             bench.raw.setdefault("events-pace", []).append({"language": language, "accepting": accepting, "all_run": all_run, "backlog": watch.seen})
-            bench.row(f"durable events a second, {language}, {CALLERS} callers",
-                      f"{run['per_second']:.0f}/s, p50 {run['p50_us'] / 1000:.1f} ms, p99 {run['p99_us'] / 1000:.1f} ms",
-                      target=f">= {LEAST_A_SECOND}/s", met=run["per_second"] >= LEAST_A_SECOND)
-            bench.row(f"until all of them have run, {language}",
-                      f"{pace:.2f} times as long as accepting them ({run['requests'] / all_run:.0f} runs/s; at most {max(watch.seen, default=0)} waited)",
+            bench.row(f"until all of {LEAST_A_SECOND} a second have run, {language}",
+                      f"{pace:.2f} times as long as accepting them ({paced['requests'] / all_run:.0f} runs/s; at most {max(watch.seen, default=0)} waited)",
                       target=f"<= {SLOWEST}x", met=pace <= SLOWEST)
 
 

@@ -22,7 +22,7 @@ pub(crate) fn read_credentials(text: &str) -> Option<Credentials> {
 }
 
 /// The whole HTTP request that invokes `function` at `host` with `payload`, for a response as a stream or whole, signed for now; `headers` (`NAME:VALUE`) stay
-/// unsigned.
+/// unsigned, but for those of AWS.
 pub(crate) fn invocation(
     credentials: &Credentials,
     region: &str,
@@ -42,10 +42,18 @@ pub(crate) fn invocation(
     };
     let signed = path.replace('%', "%25");
     let hash = hex(&Sha256::digest(payload));
-    let names = "host;x-amz-content-sha256;x-amz-date";
-    let canonical = format!(
-        "POST\n{signed}\n\nhost:{host}\nx-amz-content-sha256:{hash}\nx-amz-date:{time}\n\n{names}\n{hash}"
-    );
+    let mut signs = std::collections::BTreeMap::from([
+        ("host".to_owned(), host),
+        ("x-amz-content-sha256".to_owned(), hash.as_str()),
+        ("x-amz-date".to_owned(), time.as_str()),
+    ]);
+    // AWS has every header of its own signed.
+    let own = headers.iter().filter_map(|header| header.split_once(':'));
+    let own = own.map(|(name, value)| (name.to_ascii_lowercase(), value.trim()));
+    signs.extend(own.filter(|(name, _)| name.starts_with("x-amz-")));
+    let names = signs.keys().map(String::as_str).collect::<Vec<_>>().join(";");
+    let lines: String = signs.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let canonical = format!("POST\n{signed}\n\n{lines}\n{names}\n{hash}");
     let scope = format!("{day}/{region}/lambda/aws4_request");
     let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
     let mut key = format!("AWS4{}", credentials.secret).into_bytes();
