@@ -446,7 +446,7 @@ mod tests {
             match next(&mut channel).await {
                 Ok(Input::Stream(Part::Ended)) => assert_eq!(number, 1),
                 Ok(Input::Error { failure, .. }) => {
-                    assert_eq!((number, failure.error_type.as_str()), (2, "Late"))
+                    assert_eq!((number, failure.error_type.as_str()), (2, "Late"));
                 }
                 other => panic!("{other:?}"),
             }

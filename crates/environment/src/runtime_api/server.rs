@@ -485,23 +485,19 @@ async fn collect(mut body: Incoming) -> Result<Bytes, CollectError> {
     let mut joined = BytesMut::new();
     let mut length = 0usize;
     while let Some(frame) = body.frame().await {
-        match frame.map_err(|_| CollectError::Truncated)?.into_data() {
-            Ok(data) => {
-                length = length.saturating_add(data.len());
-                if length > PAYLOAD_BYTES {
-                    (first, joined) = (None, BytesMut::new());
-                } else if let Some(first) = first.take() {
-                    joined.extend_from_slice(&first);
-                    joined.extend_from_slice(&data);
-                } else if joined.is_empty() {
-                    // A body of one piece, the usual case, is not copied.
-                    first = Some(data);
-                } else {
-                    joined.extend_from_slice(&data);
-                }
-            }
-            // Trailers belong to responses in streaming mode.
-            Err(_) => {}
+        // Trailers belong to responses in streaming mode.
+        let Ok(data) = frame.map_err(|_| CollectError::Truncated)?.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length > PAYLOAD_BYTES {
+            (first, joined) = (None, BytesMut::new());
+        } else if let Some(first) = first.take() {
+            joined.extend_from_slice(&first);
+            joined.extend_from_slice(&data);
+        } else if joined.is_empty() {
+            // A body of one piece, the usual case, is not copied.
+            first = Some(data);
+        } else {
+            joined.extend_from_slice(&data);
         }
     }
     if length > PAYLOAD_BYTES {
