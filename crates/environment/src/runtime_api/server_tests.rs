@@ -87,7 +87,7 @@ fn invocation(payload: &[u8]) -> Invocation {
         invoked_arn: "arn:x:live".into(),
         payload: Bytes::copy_from_slice(payload),
         client_context: Some("{\n\"custom\":\"ü\"}".into()),
-        tenant: None,
+        tenant: Some("blue".into()),
         trace_id: "Root=1".into(),
         accepted: Timestamp(0),
         trigger: martlet_model::Trigger::Request,
@@ -149,6 +149,7 @@ async fn an_event_is_served_and_answered() {
             assert_eq!(event.header("lambda-runtime-invoked-function-arn"), Some("arn:x:live"));
             assert_eq!(event.header("lambda-runtime-trace-id"), Some("Root=1"));
             assert_eq!(event.header("lambda-runtime-client-context"), Some("{ \"custom\":\"ü\"}"));
+            assert_eq!(event.header("lambda-runtime-aws-tenant-id"), Some("blue"));
             assert_eq!(event.header("content-type"), Some("application/json"));
             let attempt = event.header("lambda-runtime-invocation-id").unwrap().to_owned();
             let wrong = client.post(&path("response"), "Lambda-Runtime-Invocation-Id: other\r\n", b"1");
