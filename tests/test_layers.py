@@ -293,9 +293,6 @@ def test_code_and_layers_have_250_mb_together(lam, deploy, python):
     assert code == "InvalidParameterValueException" and message.fullmatch(text), text
     assert message.fullmatch(refusal(lam.create_function, FunctionName=lab.unique(), Runtime=python, Role=aws.ROLE, Layers=[rest, half],
                                      Handler="lambda_function.handler", Code={"ZipFile": large})[1])
-    lab.change(lam, "update_function_configuration", FunctionName=name, Layers=[publish(lam, {"file": bytes(1 << 20)})])
-    full = make_zip({"zeros": bytes(250 << 20)})
-    assert "combined with layers" in refusal(lam.update_function_code, FunctionName=name, ZipFile=full)[1]
 
 
 # Deletion, room on disk, restarts
