@@ -107,6 +107,7 @@ fn specification() -> SandboxSpec {
         listen: None,
         forkable: true,
         places: Vec::new(),
+        companions: None,
     }
 }
 

@@ -72,6 +72,7 @@ fn specification() -> SandboxSpec {
         listen: Some(9001),
         forkable: false,
         places: Vec::new(),
+        companions: None,
     }
 }
 

@@ -28,10 +28,11 @@ pub use error::{LaunchError, Refusal, StartError, Step};
 pub use launcher::launcher_main;
 pub use park_library::PARK_LIBRARY;
 pub use server::{
-    ExitStatus, ExitWatch, ForkError, ForkStep, Launcher, LauncherProcess, Parking, Sandbox, Shell, Usage,
+    ExitStatus, ExitWatch, ForkError, ForkStep, Launcher, LauncherProcess, Parking, Reins, Sandbox, Shell,
+    Told, Usage,
 };
-pub use spec::{Bind, Furnishing, Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
-pub use wire::InForce;
+pub use spec::{Bind, Companion, Furnishing, Invalid, Isolation, LauncherOptions, SandboxSpec, TmpKind};
+pub use wire::{InForce, Who};
 
 /// The argument with which [`Launcher::start`] runs this very binary again; its `main` must then call [`launcher_main`]
 /// before anything else.

@@ -115,6 +115,23 @@ pub struct SandboxSpec {
     /// Empty directories, absolute paths inside: where [`crate::Launcher::furnish`] may show something while the program runs
     /// already. Only a forkable sandbox may have any.
     pub places: Vec<PathBuf>,
+    /// Programs beside the main one. With them, even with none of them, they are started at once, but the main program only at
+    /// the word of [`crate::Reins`]; and no process's end is the end of the sandbox, which lives until it is killed.
+    pub companions: Option<Vec<Companion>>,
+}
+
+/// A program that runs beside the main one, in a session of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Companion {
+    /// As [`SandboxSpec::argv`].
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory, an absolute path inside.
+    pub cwd: String,
+    /// Which of the descriptors handed over is its standard output and its standard error. The main process does not get that
+    /// one.
+    pub output: i32,
 }
 
 /// What a sandbox whose program runs already is given: see [`crate::Launcher::furnish`].
@@ -161,6 +178,7 @@ impl SandboxSpec {
             files: Vec::new(),
             listen: None,
             places: Vec::new(),
+            companions: None,
             ..*self
         }
     }
@@ -184,6 +202,15 @@ impl SandboxSpec {
         for place in &self.places {
             inside("places", place)?;
         }
+        if self.forkable && self.companions.is_some() {
+            return Err(Invalid::new("companions", "are not for forkable sandboxes"));
+        }
+        let companions = self.companions.as_deref().unwrap_or_default();
+        for companion in companions {
+            let program = companion.argv.first().map(String::as_str).unwrap_or_default();
+            inside("companions.argv[0]", Path::new(program))?;
+            inside("companions.cwd", Path::new(&companion.cwd))?;
+        }
         if !self.places.is_empty() && !self.forkable {
             return Err(Invalid::new("places", "are for forkable sandboxes only"));
         }
@@ -198,12 +225,15 @@ impl SandboxSpec {
                 format!("are {files} bytes; the most is {}", Self::MAX_FILES_BYTES),
             ));
         }
-        let text = self.argv.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]));
-        if text.into_iter().any(|text| text.contains('\0')) {
-            return Err(Invalid::new("argv or env", "holds a zero byte"));
-        }
-        if self.env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
-            return Err(Invalid::new("env", "has a name that is empty or holds '='"));
+        let programs = companions.iter().map(|companion| (&companion.argv, &companion.env));
+        for (argv, env) in programs.chain([(&self.argv, &self.env)]) {
+            let mut text = argv.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
+            if text.any(|text| text.contains('\0')) {
+                return Err(Invalid::new("argv or env", "holds a zero byte"));
+            }
+            if env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
+                return Err(Invalid::new("env", "has a name that is empty or holds '='"));
+            }
         }
         let named = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         if self.hostname.is_empty() || self.hostname.len() > 63 || !self.hostname.chars().all(named) {
@@ -315,6 +345,7 @@ mod tests {
             listen: None,
             forkable: false,
             places: vec![],
+            companions: None,
         }
     }
 

@@ -255,8 +255,13 @@ pub(crate) fn signal_everyone_else(signal: i32) {
 
 /// Kills the process group that `leader` leads.
 pub(crate) fn kill_group(leader: i32) {
+    signal_group(leader, libc::SIGKILL);
+}
+
+/// Signals the process group that `leader` leads.
+pub(crate) fn signal_group(leader: i32, signal: i32) {
     // SAFETY: takes integers only. The group may be gone.
-    unsafe { libc::kill(-leader, libc::SIGKILL) };
+    unsafe { libc::kill(-leader, signal) };
 }
 
 /// A child that was reaped, and what it used.

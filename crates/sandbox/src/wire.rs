@@ -45,6 +45,8 @@ pub(crate) enum Request {
     Stop { id: u64 },
     /// Continue by signal.
     Continue { id: u64 },
+    /// Ask the main process to end, by signal.
+    Terminate { id: u64 },
     /// End in order.
     Shutdown,
 }
@@ -83,6 +85,8 @@ pub(crate) enum Part {
     Ending,
     /// The listener asked for.
     Listener,
+    /// The socket of [`Rein`] and [`Word`].
+    Reins,
     /// Of a shell: what to join, in this order.
     Namespace,
     /// Of a shell: a cgroup to enter.
@@ -129,8 +133,11 @@ impl Control {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
-    /// The program runs, or the shell can be entered. The listener comes with it where one was asked for.
-    Running,
+    /// The program runs, its companions do, or the shell can be entered. One descriptor for each of `parts`, which are those
+    /// that were asked for.
+    Running {
+        parts: Vec<Part>,
+    },
     /// It stands, and waits to be told what it is for.
     Stands,
     /// The main process of a forkable sandbox has ended; pid 1 stays.
@@ -153,8 +160,50 @@ pub(crate) enum Order {
     },
     Stop,
     Continue,
+    /// Ask the main process and its group to end.
+    Terminate,
     /// Kill the main process and its group; only where there is no cgroup to kill.
     End,
+}
+
+/// From the server to pid 1 of a sandbox with companions.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Rein {
+    /// Start the main program.
+    Start,
+    /// Signal a process and its group.
+    Signal { to: Who, signal: i32 },
+    /// Connect to a port of the loopback inside.
+    Connect { id: u64, port: u16 },
+}
+
+/// The answers, and what happens.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Word {
+    Started,
+    NotStarted(Fault),
+    /// A process ended; `status` as in [`Ending`].
+    Ended {
+        who: Who,
+        status: i32,
+    },
+    /// The socket comes with it, unless it could not be made.
+    Connecting {
+        id: u64,
+        errno: i32,
+    },
+}
+
+/// A process of a sandbox with companions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// The main one.
+    Main,
+    /// A companion, by its place in [`crate::SandboxSpec::companions`].
+    Companion(usize),
 }
 
 /// What a launcher that is ready enforces.
@@ -364,6 +413,7 @@ mod tests {
             listen: Some(6),
             forkable: true,
             places: vec!["/var/task".into()],
+            companions: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod jail;
 mod landlock;
 mod mounts;
 mod program;
+mod reins;
 
 pub(crate) use landlock::Rights;
 pub(crate) use mounts::HIDDEN_PROC;
@@ -26,6 +27,7 @@ use crate::spec::SandboxSpec;
 use crate::sys;
 use crate::wire::{self, Order, Report};
 use program::Main;
+use reins::Reined;
 
 /// What the child needs to know; all of it was copied with the launcher's memory.
 pub(crate) struct Plan<'a> {
@@ -79,7 +81,7 @@ pub(crate) fn become_init(mut plan: Plan<'_>) -> ! {
     let started = start(&mut plan);
     let Plan { talk, ending, .. } = plan;
     match started {
-        Ok(Started { main, role, listener }) => init::stay(&talk, ending, main, role, listener),
+        Ok(started) => init::stay(&talk, ending, started),
         Err(fault) => {
             // A launcher that is gone needs no report.
             let _ = wire::send(&talk, &Report::Failed(fault), &[]);
@@ -89,9 +91,11 @@ pub(crate) fn become_init(mut plan: Plan<'_>) -> ! {
 }
 
 struct Started {
-    main: Main,
+    /// None where it waits for the server's word.
+    main: Option<Main>,
     role: Role,
     listener: Option<TcpListener>,
+    reined: Option<Reined>,
 }
 
 fn start(plan: &mut Plan<'_>) -> Result<Started, Fault> {
@@ -148,8 +152,12 @@ fn start(plan: &mut Plan<'_>) -> Result<Started, Fault> {
         Role::Shell => &plan.policy.keeper,
     };
     filters.apply().at(Step::Seccomp, "filters")?;
-    let main = if *role == Role::Shell { Main::FIRST_COPY } else { program::spawn(&task)? };
-    Ok(Started { main, role: *role, listener })
+    let role = *role;
+    if task.spec.companions.is_some() {
+        return Ok(Started { main: None, role, listener, reined: Some(Reined::begin(task)?) });
+    }
+    let main = if role == Role::Shell { Main::FIRST_COPY } else { program::spawn(&task.main())? };
+    Ok(Started { main: Some(main), role, listener, reined: None })
 }
 
 /// Waits, in a sandbox that stands, to be told what it is for; then shows what was asked for in it.

@@ -256,6 +256,7 @@ impl House {
             Request::Release { id } => self.release(id),
             Request::Stop { id } => self.order(id, &Order::Stop),
             Request::Continue { id } => self.order(id, &Order::Continue),
+            Request::Terminate { id } => self.order(id, &Order::Terminate),
             Request::Shutdown => self.open = false,
             Request::Start { .. } => {}
         }
@@ -455,7 +456,7 @@ impl House {
         let Some(living) = self.living.get_mut(&id) else { return };
         let starting = living.ending.is_some();
         match wire::receive::<Report>(&living.talk, RecvFlags::DONTWAIT) {
-            Ok(Some((Report::Running, fds))) => self.introduce(id, &fds),
+            Ok(Some((Report::Running { parts }, fds))) => self.introduce(id, &parts, &fds),
             Ok(Some((Report::Stands, _))) => {
                 if let Role::Ahead { stands, .. } = &mut living.role {
                     *stands = true;
@@ -475,7 +476,7 @@ impl House {
     }
 
     /// The program runs: hands everything that the server needs over to it.
-    fn introduce(&mut self, id: u64, listener: &[OwnedFd]) {
+    fn introduce(&mut self, id: u64, asked: &[Part], given: &[OwnedFd]) {
         let Some(living) = self.living.get_mut(&id) else { return };
         let Some(ending) = living.ending.take() else { return };
         let mut parts = vec![Part::Ending];
@@ -484,9 +485,9 @@ impl House {
             parts.push(Part::Pidfd);
             fds.push(pidfd.as_fd());
         }
-        if let Some(listener) = listener.first() {
-            parts.push(Part::Listener);
-            fds.push(listener.as_fd());
+        for (part, fd) in asked.iter().zip(given) {
+            parts.push(*part);
+            fds.push(fd.as_fd());
         }
         let controls = living.group.as_ref().map(Group::controls).unwrap_or_default();
         for (control, fd) in &controls {

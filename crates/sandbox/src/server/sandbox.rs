@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
 use crate::server::connection::Outgoing;
+use crate::server::reins::Reins;
 use crate::wire::{Control, Ending, Part, Request};
 
 /// How the main process of a sandbox ended. That the cause was memory is told by [`Usage::oom_kills`].
@@ -24,6 +25,12 @@ pub enum ExitStatus {
     Code(i32),
     /// It was ended by this signal; also 9 where the whole sandbox was killed.
     Signal(i32),
+}
+
+impl ExitStatus {
+    pub(super) fn from_wire(status: i32) -> Self {
+        if status < 0 { Self::Signal(-status) } else { Self::Code(status) }
+    }
 }
 
 impl fmt::Display for ExitStatus {
@@ -105,6 +112,7 @@ pub struct Sandbox {
     pid: i32,
     exit: ExitWatch,
     listener: Option<TcpListener>,
+    reins: Option<Reins>,
     controls: Vec<(Control, OwnedFd)>,
     /// What only pid 1 can tell where there is no cgroup to ask; known from the end of the main process on.
     last_words: Arc<Mutex<Option<Ending>>>,
@@ -137,6 +145,7 @@ impl Sandbox {
             pid,
             exit: ExitWatch { ended, wait: None },
             listener: None,
+            reins: None,
             controls: Vec::new(),
             last_words: last_words.clone(),
             to_launcher,
@@ -147,6 +156,10 @@ impl Sandbox {
                 Part::Pidfd => pidfd = Some(fd),
                 Part::Ending => ending = Some(fd),
                 Part::Listener => sandbox.listener = Some(TcpListener::from(fd)),
+                Part::Reins => {
+                    rustix::io::ioctl_fionbio(&fd, true)?;
+                    sandbox.reins = Some(Reins::new(fd)?);
+                }
                 Part::Control(control) => sandbox.controls.push((control, fd)),
                 Part::Namespace => entrance.namespaces.push(fd),
                 Part::Door => entrance.doors.push(fd),
@@ -177,6 +190,11 @@ impl Sandbox {
         self.listener.take()
     }
 
+    /// The hold on its processes; once, and only where it was launched with companions.
+    pub fn take_reins(&mut self) -> Option<Reins> {
+        self.reins.take()
+    }
+
     /// Watches for the end; also after this handle is gone.
     pub fn exit(&self) -> ExitWatch {
         self.exit.clone()
@@ -185,6 +203,11 @@ impl Sandbox {
     /// Kills everything inside. Returns at once; [`Sandbox::exit`] tells when it is done.
     pub fn kill(&self) {
         self.tell(Request::Kill { id: self.id });
+    }
+
+    /// Asks the main process and its group to end (`SIGTERM`); nothing sees to it that they do.
+    pub fn terminate(&self) {
+        self.tell(Request::Terminate { id: self.id });
     }
 
     /// Stops every process inside where it stands. When it returns no more of their code runs, within a few
@@ -297,11 +320,7 @@ async fn watch_end(
         Ok(()) => {
             let ending = Ending::from_bytes(&bytes);
             *last_words.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
-            if ending.status < 0 {
-                ExitStatus::Signal(-ending.status)
-            } else {
-                ExitStatus::Code(ending.status)
-            }
+            ExitStatus::from_wire(ending.status)
         }
         Err(_) => ExitStatus::Signal(libc::SIGKILL),
     };

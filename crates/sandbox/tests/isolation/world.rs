@@ -188,6 +188,7 @@ pub fn spec(argv: &[&str]) -> SandboxSpec {
         listen: None,
         forkable: false,
         places: Vec::new(),
+        companions: None,
     }
 }
 
