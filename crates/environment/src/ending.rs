@@ -51,6 +51,11 @@ impl Ending {
                 let kind = Kind::Broken { out_of_memory: false };
                 Self::failed(Failure::entrypoint(id, &reason), kind, Some(note))
             }
+            Verdict::Extension(failed) => {
+                let note = fault(id, &failed.reason, failed.error_type);
+                let kind = Kind::Broken { out_of_memory: false };
+                Self::failed(Failure::extension(id, &failed), kind, Some(note))
+            }
             Verdict::TimedOut => {
                 let note = format!("{id} Task timed out after {timeout_seconds}.00 seconds");
                 Self::failed(Failure::timed_out(id, timeout_seconds), Kind::Timeout, Some(note))

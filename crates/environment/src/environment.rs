@@ -2,8 +2,9 @@
 
 use crate::Deployment;
 use crate::ending::Ending;
+use crate::extensions::{Reason, Start};
 use crate::host::{Host, StartError, environment_id, stream_name};
-use crate::life::{Finish, InitFailure, Input, Life, Output};
+use crate::life::{Finish, InitFailure, Input, Life, Output, Verdict};
 use crate::log::{InitPhase, InitStatus, Journal, Lines, Record, Report, Status};
 use crate::outcome::{Completed, Completion, Exit, Failure, FunctionError};
 use crate::process::{LaunchFailure, Plan, Process, Role};
@@ -46,6 +47,8 @@ pub struct Environment {
     early: Option<Completion>,
     timer: Option<Pin<Box<Sleep>>>,
     frozen: bool,
+    /// Why its processes will be ended.
+    reason: Reason,
     cpu_micros_seen: u64,
 }
 
@@ -125,6 +128,7 @@ impl Environment {
             early: None,
             timer: None,
             frozen: false,
+            reason: Reason::Spindown,
             cpu_micros_seen: 0,
         })
     }
@@ -149,6 +153,7 @@ impl Environment {
             _ => Initialized::Ready,
         };
         self.drain_log();
+        self.tell_extensions();
         self.journal.flush();
         // It belongs to the runtime that it was made in, and events may come in another.
         self.timer = None;
@@ -267,11 +272,14 @@ impl Environment {
         &self.plan.deployment
     }
 
-    /// The shutdown phase: kills the processes and resolves when they are gone. There are no extensions yet, and without
-    /// them Lambda announces it to nobody either.
+    /// The shutdown phase: ends the processes and resolves when they are gone, 2 s at most where they have extensions. Without
+    /// any it is announced to nobody.
     pub async fn stop(mut self) {
         self.launching = None;
+        self.thaw();
         if let Some(process) = &mut self.process {
+            let now = self.host.now();
+            process.shut_down(self.reason, now, &mut self.records).await;
             process.kill();
             process.exit_watch().await;
             process.drain_log(&mut self.records);
@@ -397,18 +405,25 @@ impl Environment {
             let launched = std::task::ready!(launching.as_mut().poll(context));
             self.launching = None;
             match launched {
-                Ok(process) => {
+                Ok(mut process) => {
                     self.life.launched(process.begun());
+                    let begun = process.begun();
+                    if let Some(news) = process.news() {
+                        news.begin(self.start_told(begun));
+                    }
                     self.process = Some(process);
                 }
                 Err(LaunchFailure::NoEntrypoint(reason)) => {
                     return Poll::Ready(Ok(Input::NoEntrypoint(reason)));
                 }
+                Err(LaunchFailure::Extension(failed)) => {
+                    return Poll::Ready(Ok(Input::Extension(failed)));
+                }
                 Err(LaunchFailure::Platform(error)) => return Poll::Ready(Err(error)),
             }
         }
         match &mut self.process {
-            Some(process) => process.poll(context, &mut self.records, listen).map(Ok),
+            Some(process) => process.poll_with_extensions(context, &mut self.records, listen).map(Ok),
             None => Poll::Pending,
         }
     }
@@ -465,6 +480,7 @@ impl Environment {
             InitFailure::Failed(failure) => InitStatus::Error(&failure.error_type),
             InitFailure::Exited(exit) => InitStatus::Error(exit.error_type()),
             InitFailure::NoEntrypoint(_) => InitStatus::Error(Failure::NO_ENTRYPOINT),
+            InitFailure::Extension(failed) => InitStatus::Error(failed.error_type),
         };
         let now = self.host.now();
         let line = self.lines.init_report(now, took, InitPhase::Init, status);
@@ -472,12 +488,44 @@ impl Environment {
         self.process = None;
     }
 
+    /// What its extensions are told of a start.
+    fn start_told(&self, begun: Instant) -> Start {
+        Start {
+            clock: self.host.clock(),
+            phase: if self.current.is_some() { "invoke" } else { "init" },
+            runtime_version: self.host.runtime_version(&self.plan),
+            function: self.plan.deployment.version.function.name.to_string(),
+            version: self.plan.version_text.clone(),
+            begun,
+        }
+    }
+
+    /// Writes how its extensions stand into the log.
+    fn tell_extensions(&mut self) {
+        let Some(process) = &self.process else { return };
+        for subscription in process.subscriptions() {
+            let now = self.host.now();
+            self.journal.line(now, self.lines.subscription(now, &subscription));
+        }
+        for standing in process.standings() {
+            let now = self.host.now();
+            self.journal.line(now, self.lines.extension(now, &standing));
+        }
+    }
+
     /// Writes the last lines and the bill of an invocation.
     fn finish(&mut self, current: Current, finish: Finish) -> Completed {
         if !finish.reusable {
             self.launching = None;
-            if let Some(process) = &self.process {
-                process.kill();
+            self.reason = match finish.verdict {
+                Verdict::TimedOut => Reason::Timeout,
+                _ => Reason::Failure,
+            };
+            match &self.process {
+                // It is told, and ended then, by the shutdown phase that follows.
+                Some(process) if process.has_extensions() => {}
+                Some(process) => process.kill(),
+                None => {}
             }
         }
         self.drain_log();
@@ -515,6 +563,9 @@ impl Environment {
             init: finish.init,
             status: ending.status(),
         };
+        if let Some(news) = self.process.as_mut().and_then(Process::news) {
+            news.report(&report);
+        }
         for line in self.lines.end(now, &report) {
             self.journal.line(now, line);
         }

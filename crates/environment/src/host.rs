@@ -2,6 +2,7 @@
 
 use crate::bootstraps::Compiled;
 use crate::environment::{Birth, Environment, Initialized};
+use crate::extensions::external;
 use crate::modes::{StartMode, StartModes};
 use crate::process::{LaunchFailure, Plan, Process, Program, Role};
 use crate::runtime_template::RuntimeTemplates;
@@ -287,6 +288,9 @@ impl Host {
         if set(WRAPPER_VARIABLE).is_some() {
             return Err(format!("its interpreter is started by a program of its own ({WRAPPER_VARIABLE})"));
         }
+        if let Some(name) = external(deployment.opt_dir.as_deref()).first() {
+            return Err(format!("it has an extension with a process of its own ({name})"));
+        }
         match self.modes.of(deployment) {
             StartMode::Ordinary(reason) => Err(reason),
             StartMode::Unknown | StartMode::Fork => Ok(()),
@@ -345,6 +349,10 @@ impl Host {
 
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     pub(crate) fn telemetry(&self) -> &Telemetry {

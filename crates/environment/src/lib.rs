@@ -18,14 +18,15 @@
 //! `log::lines`). The function's process is trusted with nothing: frames, HTTP, log bytes and sizes are bounded and checked,
 //! and whatever it does wrong ends its own environment only.
 //!
-//! Functions have no identity yet, so no credentials are among their environment variables. Extensions, SnapStart
-//! and streamed responses are not built; a streaming handler is refused by name, the Extensions API answers that it is
-//! not there.
+//! What runs beside a runtime, or registers from inside of it, is in `extensions`.
+//!
+//! Functions have no identity yet, so no credentials are among their environment variables.
 
 mod bootstraps;
 mod channel;
 mod ending;
 mod environment;
+mod extensions;
 mod frame;
 mod host;
 mod init_type;

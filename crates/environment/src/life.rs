@@ -24,6 +24,7 @@
 //!               +-----> Broken
 //! ```
 
+use crate::extensions::Failed;
 use crate::outcome::{Exit, Failure};
 use crate::stream::Part;
 use bytes::Bytes;
@@ -59,6 +60,8 @@ pub(crate) enum Input {
     Violation,
     /// There is nothing to start: the package lacks a usable entry point.
     NoEntrypoint(String),
+    /// An extension failed, and everything with it.
+    Extension(Failed),
 }
 
 /// What is to be done about it.
@@ -91,6 +94,7 @@ pub(crate) enum InitFailure {
     Failed(Failure),
     Exited(Exit),
     NoEntrypoint(String),
+    Extension(Failed),
 }
 
 /// The end of an invocation.
@@ -115,6 +119,7 @@ pub(crate) enum Verdict {
     Exited(Exit),
     TimedOut,
     NoEntrypoint(String),
+    Extension(Failed),
 }
 
 /// The machine. See the picture above.
@@ -302,6 +307,7 @@ impl Life {
             Some(InitFailure::Failed(failure)) => Verdict::Error(failure),
             Some(InitFailure::Exited(exit)) => Verdict::Exited(exit),
             Some(InitFailure::NoEntrypoint(reason)) => Verdict::NoEntrypoint(reason),
+            Some(InitFailure::Extension(failed)) => Verdict::Extension(failed),
         };
         self.finish(begun, now, verdict, Some(now - since), false)
     }
@@ -311,6 +317,7 @@ impl Life {
             Input::Response(payload) => (Verdict::Response(payload), true),
             Input::Error { failure, fatal } => (Verdict::Error(failure), !fatal),
             Input::Exited(exit) => (Verdict::Exited(exit), false),
+            Input::Extension(failed) => (Verdict::Extension(failed), false),
             Input::Lost => {
                 self.phase = Phase::Over;
                 return Output::Undelivered;
@@ -356,6 +363,7 @@ fn init_input(input: Input) -> Option<InitFailure> {
         Input::InitError(failure) | Input::Error { failure, .. } => Some(InitFailure::Failed(failure)),
         Input::Exited(exit) => Some(InitFailure::Exited(exit)),
         Input::NoEntrypoint(reason) => Some(InitFailure::NoEntrypoint(reason)),
+        Input::Extension(failed) => Some(InitFailure::Extension(failed)),
         Input::Response(_)
         | Input::Stream(_)
         | Input::Lost

@@ -1,5 +1,6 @@
 //! What came of an invocation, and the documents that describe failures.
 
+use crate::extensions::Failed;
 use bytes::Bytes;
 use martlet_model::limits::{RESPONSE_SLACK_BYTES, SYNC_RESPONSE_BYTES};
 use martlet_model::{Invocation, RequestId};
@@ -81,6 +82,11 @@ impl Failure {
         Self::new(Self::NO_ENTRYPOINT, &format!("RequestId: {id} Error: {reason}"))
     }
 
+    /// An extension failed.
+    pub(crate) fn extension(id: &RequestId, failed: &Failed) -> Self {
+        Self::new(failed.error_type, &format!("RequestId: {id} Error: {}", failed.reason))
+    }
+
     /// The result exceeds the limit.
     pub(crate) fn too_large() -> Self {
         Self::longer_than(SYNC_RESPONSE_BYTES + RESPONSE_SLACK_BYTES)
@@ -126,11 +132,17 @@ impl Exit {
             // What the kernel killed may have been a child, whose parent then ended in its own way.
             _ if self.out_of_memory => "Runtime exited with error: signal: killed".to_owned(),
             ExitStatus::Code(0) => "Runtime exited without providing a reason".to_owned(),
-            ExitStatus::Code(code) => format!("Runtime exited with error: exit status {code}"),
-            ExitStatus::Signal(signal) => {
-                format!("Runtime exited with error: signal: {}", signal_name(signal))
-            }
+            status => format!("Runtime exited with error: {}", ended_how(status)),
         }
+    }
+}
+
+/// How a process ended, as Lambda words it.
+pub(crate) fn ended_how(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(0) => "exit code 0".to_owned(),
+        ExitStatus::Code(code) => format!("exit status {code}"),
+        ExitStatus::Signal(signal) => format!("signal: {}", signal_name(signal)),
     }
 }
 

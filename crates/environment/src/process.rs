@@ -5,6 +5,7 @@ use crate::bootstraps::{
     self, Compiled, PARK_FD, RUNTIME_DIR, RUNTIME_TEMPLATE_VARIABLE, TELEMETRY_FD, TEMPLATE_VARIABLE,
 };
 use crate::channel::{Channel, ChannelError};
+use crate::extensions::{self, Extensions};
 use crate::frame::RestoreMeta;
 use crate::life::Input;
 use crate::log::{LogPipe, Record};
@@ -86,6 +87,8 @@ pub(crate) enum Role {
 pub(crate) enum LaunchFailure {
     /// The package has nothing that can be run; as Lambda words it.
     NoEntrypoint(String),
+    /// An extension that cannot be run.
+    Extension(extensions::Failed),
     /// The platform's fault.
     Platform(StartError),
 }
@@ -105,7 +108,7 @@ impl From<io::Error> for LaunchFailure {
 /// A sandbox with the environment's main process in it. Dropping it kills everything inside.
 #[derive(Debug)]
 pub(crate) struct Process {
-    sandbox: Arc<Sandbox>,
+    pub(crate) sandbox: Arc<Sandbox>,
     exit: ExitWatch,
     /// When it began, or the request to fork it was sent.
     begun: Instant,
@@ -121,10 +124,12 @@ pub(crate) struct Process {
     looked: Option<(Instant, Usage)>,
     /// The runtime has closed its end, and only its exit is waited for.
     hung_up: bool,
+    /// Its extensions; none for most. Before the runtime is ready, where they would be.
+    pub(crate) extensions: Option<Box<Extensions>>,
 }
 
 #[derive(Debug)]
-enum Transport {
+pub(crate) enum Transport {
     Managed(Channel),
     Provided(RuntimeApi),
 }
@@ -189,7 +194,9 @@ impl Process {
     ) -> Result<Self, LaunchFailure> {
         let (log, writer) = LogPipe::pair()?;
         let mut descriptors = output_descriptors(writer)?;
-        let spec = specification(&plan, &log_stream, role);
+        let mut spec = specification(&plan, &log_stream, role);
+        let mut companions = extensions::Companions::of(&plan.deployment, role)?;
+        companions.join(&mut spec, &mut descriptors);
         let mut parking = None;
         let channel = match (&plan.program, role) {
             (Program::Managed { .. }, Role::Environment) => {
@@ -214,6 +221,11 @@ impl Process {
         let from_package = channel.is_none() || wrapper(&spec.env).is_some();
         let mut sandbox = match launcher.launch(spec, descriptors).await {
             Ok(sandbox) => sandbox,
+            Err(LaunchError::Step { step: Step::Exec, errno, noun }) if companions.are(&noun) => {
+                return Err(LaunchFailure::Extension(extensions::Failed::launch(exec_failure(
+                    &noun, &errno,
+                ))));
+            }
             Err(LaunchError::Step { step: Step::Exec, errno, .. }) if from_package => {
                 return Err(LaunchFailure::NoEntrypoint(exec_failure(&program, &errno)));
             }
@@ -224,18 +236,10 @@ impl Process {
             }
             Err(error) => return Err(LaunchFailure::Platform(StartError::Sandbox(error))),
         };
-        let transport = match channel {
-            Some(channel) => Transport::Managed(channel),
-            None => {
-                let missing =
-                    || io::Error::new(io::ErrorKind::NotFound, "the sandbox came without a listener");
-                let listener = sandbox.take_listener().ok_or_else(missing)?;
-                Transport::Provided(RuntimeApi::new(listener)?)
-            }
-        };
+        let (extensions, transport) = companions.begin(&plan, &mut sandbox, channel)?;
         let sandbox = Arc::new(sandbox);
         let parking = parking.map(|parking| (parking, stock_of(launcher, &sandbox)));
-        Ok(Self { parking, ..Self::new(sandbox, transport, log, Instant::now()) })
+        Ok(Self { parking, extensions, ..Self::new(sandbox, transport, log, Instant::now()) })
     }
 
     /// A process that has just been told its function, of which it is to become the template.
@@ -268,6 +272,7 @@ impl Process {
             oom_kills_seen: 0,
             looked: None,
             hung_up: false,
+            extensions: None,
         }
     }
 
@@ -305,6 +310,9 @@ impl Process {
 
     /// Gives the runtime an event; [`Process::poll`] drives it on.
     pub(crate) fn deliver(&mut self, invocation: &Invocation, deadline: Timestamp) {
+        if let Some(extensions) = &mut self.extensions {
+            extensions.invoke(invocation, deadline);
+        }
         match &mut self.transport {
             Transport::Managed(channel) => channel.deliver(invocation, deadline),
             Transport::Provided(api) => api.deliver(invocation, deadline),
@@ -369,7 +377,7 @@ impl Process {
     /// What the end means: an answer may have come right before it, and an event may not have been seen. The control socket
     /// tells that exactly. The Runtime API cannot where a signal had struck before the event was handed over and the process
     /// dies after: the kernel still took the event off the connection in its name, and it counts as seen.
-    fn ended(&mut self, context: &mut Context<'_>, status: ExitStatus) -> Input {
+    pub(crate) fn ended(&mut self, context: &mut Context<'_>, status: ExitStatus) -> Input {
         if !self.hung_up {
             match &mut self.transport {
                 Transport::Managed(channel) => match channel.last_words() {
@@ -391,16 +399,54 @@ impl Process {
 
     /// How it ended, if it has.
     pub(crate) fn exit(&self) -> Option<Exit> {
-        self.exit.status().map(|status| self.exit_of(status))
+        let runtime = self.extensions.as_ref().and_then(|extensions| extensions.runtime_ended());
+        self.exit.status().or(runtime).map(|status| self.exit_of(status))
     }
 
     fn exit_of(&self, status: ExitStatus) -> Exit {
         Exit { status, out_of_memory: self.sandbox.usage().oom_kills > self.oom_kills_seen }
     }
 
-    /// Appends what the process printed before this call to `records`.
+    /// Reads what it prints, and lets its extensions speak, while what the runtime said waits for them. How the sandbox ended,
+    /// if it has.
+    pub(crate) fn poll_aside(
+        &mut self,
+        context: &mut Context<'_>,
+        records: &mut Vec<Record>,
+    ) -> Poll<ExitStatus> {
+        if let Transport::Provided(api) = &mut self.transport
+            && !self.hung_up
+        {
+            // A runtime that has spoken has nothing more to say until it is given an event.
+            let _ = api.poll(context);
+        }
+        if self.log.poll(context, records).is_ready() {
+            context.waker().wake_by_ref();
+        }
+        Pin::new(&mut self.exit).poll(context)
+    }
+
+    /// The runtime speaks by the Runtime API, though it is a managed one.
+    pub(crate) fn adopt(&mut self, api: RuntimeApi) {
+        self.transport = Transport::Provided(api);
+        self.hung_up = false;
+    }
+
+    /// Appends what the process and its extensions printed before this call to `records`.
     pub(crate) fn drain_log(&mut self, records: &mut Vec<Record>) {
+        self.drain_runtime_log(records);
+        if let Some(extensions) = &mut self.extensions {
+            extensions.drain_log(records);
+        }
+    }
+
+    /// The same without the extensions.
+    pub(crate) fn drain_runtime_log(&mut self, records: &mut Vec<Record>) {
+        let before = records.len();
         self.log.drain(records);
+        if let Some(extensions) = &mut self.extensions {
+            extensions.of_runtime(&records[before..]);
+        }
     }
 
     /// What has been used so far of at most `limit` bytes of memory. OOM kills up to here are taken as survived.
@@ -502,9 +548,11 @@ fn specification(plan: &Plan, log_stream: &str, role: Role) -> SandboxSpec {
         cpu_millis,
         pids: limits::PROCESSES,
         open_files: limits::OPEN_FILES,
-        listen: matches!(plan.program, Program::Provided { .. }).then_some(RUNTIME_API_PORT),
+        // Any runtime may have an extension inside of it.
+        listen: (!template).then_some(RUNTIME_API_PORT),
         forkable: template,
         places: Vec::new(),
+        companions: None,
     }
 }
 
@@ -543,6 +591,7 @@ pub(crate) fn runtime_specification(program: &Program, memory_mb: u32) -> Sandbo
         listen: None,
         forkable: true,
         places: FURNISHED.map(Into::into).to_vec(),
+        companions: None,
     }
 }
 
@@ -654,7 +703,7 @@ fn bootstrap_of(deployment: &Deployment, entrypoint: &str) -> Option<PathBuf> {
     folder.map(|folder| folder.join("bootstrap"))
 }
 
-fn exec_failure(program: &str, error: &io::Error) -> String {
+pub(crate) fn exec_failure(program: &str, error: &io::Error) -> String {
     let reason = match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::NotFound, _) => "no such file or directory".to_owned(),
         (io::ErrorKind::PermissionDenied, _) => "permission denied".to_owned(),

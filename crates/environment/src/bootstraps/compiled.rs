@@ -76,6 +76,7 @@ async fn compile(launcher: &Launcher, interpreter: &Interpreter) -> Option<Bytes
         listen: None,
         forkable: false,
         places: Vec::new(),
+        companions: None,
     };
     let sandbox = launcher.launch(spec, vec![(writer.into(), 1)]).await.ok()?;
     let mut code = Vec::new();

@@ -1,6 +1,7 @@
 //! The platform's own log lines, as text and as JSON records.
 
 use crate::InitType;
+use crate::extensions::{Api, Standing, Subscription};
 use martlet_model::Timestamp;
 use martlet_model::function::{LogFormat, Logging};
 use serde::Serialize;
@@ -102,6 +103,35 @@ impl Lines {
             return format!("START_MODE Ordinary, not by fork: {reason}");
         }
         self.record(Level::Warn, now, "martlet.startMode", &StartModeRecord { mode: "ordinary", reason })
+    }
+
+    /// How an extension stands when the init phase is over.
+    pub(crate) fn extension(self, now: Timestamp, standing: &Standing) -> String {
+        let Standing { name, state, events, error_type } = standing;
+        if !self.json {
+            let events: Vec<_> = events.iter().map(|event| event.name()).collect();
+            let mut line = format!("EXTENSION\tName: {name}\tState: {state}\tEvents: [{}]", events.join(","));
+            if let Some(error_type) = error_type {
+                let _ = write!(line, "\tError Type: {error_type}");
+            }
+            return line;
+        }
+        self.record(Level::Info, now, "platform.extension", standing)
+    }
+
+    /// An extension that subscribed to telemetry.
+    pub(crate) fn subscription(self, now: Timestamp, subscription: &Subscription) -> String {
+        let Subscription { name, api, types } = subscription;
+        let (word, kind) = match api {
+            Api::Logs => ("LOGS", "platform.logsSubscription"),
+            Api::Telemetry => ("TELEMETRY", "platform.telemetrySubscription"),
+        };
+        if !self.json {
+            let capital = |kind: &&str| format!("{}{}", kind[..1].to_ascii_uppercase(), &kind[1..]);
+            let types: Vec<_> = types.iter().map(capital).collect();
+            return format!("{word}\tName: {name}\tState: Subscribed\tTypes: [{}]", types.join(", "));
+        }
+        self.record(Level::Info, now, kind, &SubscriptionRecord { name, state: "Subscribed", types })
     }
 
     /// A failed init phase.
@@ -261,6 +291,13 @@ struct InitStartRecord<'a> {
     runtime_version: &'a str,
     function_name: &'a str,
     function_version: &'a str,
+}
+
+#[derive(Serialize)]
+struct SubscriptionRecord<'a> {
+    name: &'a str,
+    state: &'a str,
+    types: &'a [&'static str],
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@
 //! function may open any number of connections and send anything; only so many are taken, and their buffers are bounded.
 
 use super::machine::{AnswerKind, Event, Machine, Refusal, error_type};
+use crate::extensions::{self, Desk};
 use crate::frame::PAYLOAD_BYTES;
 use crate::life::Input;
 use crate::outcome::Failure;
@@ -100,22 +101,25 @@ pub(crate) enum RuntimeApiError {
 }
 
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Machine>>);
+struct Shared {
+    machine: Arc<Mutex<Machine>>,
+    desk: Desk,
+}
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Machine> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RuntimeApi {
-    /// Serves `listener`. Must be called inside a tokio runtime.
-    pub(crate) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+    /// Serves `listener`, and the extensions of `desk` there. Must be called inside a tokio runtime.
+    pub(crate) fn new(listener: std::net::TcpListener, desk: Desk) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener: TcpListener::from_std(listener)?,
             connections: Vec::new(),
-            machine: Shared(Arc::new(Mutex::new(Machine::new()))),
+            machine: Shared { machine: Arc::new(Mutex::new(Machine::new())), desk },
             sequence: 0,
             accepted: 0,
         })
@@ -261,17 +265,29 @@ impl AsyncWrite for Watched {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// Whoever made a call.
+pub(crate) trait Caller: Send + Sync {
+    /// It has closed its connection: nobody would read an answer.
+    fn is_gone(&self) -> bool;
+}
+
+impl Caller for Socket {
+    fn is_gone(&self) -> bool {
+        self.is_closed()
+    }
+}
 
 async fn serve(machine: &Shared, request: Request<Incoming>, socket: &Socket) -> Answer {
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     let version = parts.next().unwrap_or_default();
-    if matches!(version, "2020-01-01" | "2020-08-15" | "2022-07-01") {
-        let message = "extensions, and the APIs for their logs and telemetry, are not built yet";
-        return document(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message);
-    }
     let parts: Vec<&str> = parts.collect();
+    if matches!(version, "2020-01-01" | "2020-08-15" | "2022-07-01") {
+        let desk = machine.desk.clone();
+        return extensions::serve(&desk, version, &parts, request, socket).await.unwrap_or_else(not_found);
+    }
     if version != "2018-06-01" {
         return not_found();
     }

@@ -101,7 +101,10 @@ fn start<T: Send + 'static>(
 ) -> (RuntimeApi, JoinHandle<T>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    (RuntimeApi::new(listener).unwrap(), std::thread::spawn(move || runtime(address)))
+    (
+        RuntimeApi::new(listener, crate::extensions::tests::desk()).unwrap(),
+        std::thread::spawn(move || runtime(address)),
+    )
 }
 
 async fn news(api: &mut RuntimeApi) -> Input {
@@ -400,7 +403,13 @@ async fn other_paths_are_told_what_they_are() {
         let early = client.post(&path("response"), "", b"1");
         assert_eq!((early.status, early.text().contains("InvalidRequestID")), (400, true));
         let extension = client.post("/2020-01-01/extension/register", "", b"{}");
-        assert_eq!((extension.status, extension.text().contains("not built yet")), (501, true));
+        assert_eq!(
+            (extension.status, extension.text().contains("Extension.InvalidExtensionName")),
+            (403, true)
+        );
+        assert_eq!(client.get("/2020-01-01/extension/register").status, 405);
+        assert_eq!(client.get("/2020-01-01/extension/event").status, 404);
+        assert_eq!(client.get("/2020-08-15/telemetry").status, 404);
     });
     serve_until_done(&mut api, runtime).await;
 }

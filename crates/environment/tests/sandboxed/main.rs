@@ -6,6 +6,7 @@
 
 mod ahead;
 mod clients;
+mod extensions;
 mod hostile;
 mod managed;
 mod provided;
@@ -63,6 +64,14 @@ const TESTS: &[Test] = tests![
     ahead::a_first_call_finds_its_interpreter_started,
     ahead::its_limits_are_the_functions,
     ahead::an_interpreter_that_died_is_not_missed,
+    extensions::an_external_one_is_told_and_waited_for,
+    extensions::one_that_crashes_fails_the_invocation,
+    extensions::one_that_cannot_start_fails_the_init_phase,
+    extensions::an_internal_one_is_told_and_the_runtime_may_end_in_peace,
+    extensions::a_time_out_is_told_as_the_reason,
+    extensions::telemetry_comes_by_http_and_by_tcp,
+    extensions::those_that_others_wrote_run_unmodified,
+    extensions::provided_runtimes_have_them_too,
     hostile::what_it_answers_ends_nothing_but_itself,
     hostile::one_that_ends_unasked_is_not_made_for_ever,
     hostile::one_that_never_parks_is_given_up,

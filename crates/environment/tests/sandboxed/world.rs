@@ -112,6 +112,25 @@ impl World {
         self.deploy_from(function, code_dir)
     }
 
+    /// The same with layers: `opt` is what lies at `/opt`. Extensions among it can be executed.
+    pub(crate) fn deploy_with(
+        &self,
+        function: Function,
+        files: &[(&str, &str)],
+        opt: &[(&str, &str)],
+    ) -> Arc<Deployment> {
+        let deployment = self.deploy(function, files);
+        let opt_dir = deployment.code_dir.with_extension("opt");
+        std::fs::create_dir_all(&opt_dir).expect("a directory");
+        for (name, text) in opt {
+            let file = opt_dir.join(name);
+            std::fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
+            std::fs::write(&file, text).expect("a file");
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        }
+        Arc::new(Deployment { opt_dir: Some(opt_dir), ..Deployment::clone(&deployment) })
+    }
+
     /// Deploys what is in a directory already.
     pub(crate) fn deploy_from(&self, function: Function, code_dir: PathBuf) -> Arc<Deployment> {
         let version = FunctionVersion {
