@@ -192,5 +192,6 @@ fn specification() -> SandboxSpec {
         listen: None,
         forkable: true,
         places: vec![],
+        companions: None,
     }
 }

@@ -89,8 +89,8 @@ impl Process {
 
     /// Who has subscribed, since this was asked last.
     pub(crate) fn subscriptions(&self) -> Vec<super::Subscription> {
-        let taken = |extensions: &Box<Extensions>| std::mem::take(&mut extensions.desk.lock().subscribed);
-        self.extensions.as_ref().map(taken).unwrap_or_default()
+        let taken = |extensions: &Extensions| std::mem::take(&mut extensions.desk.lock().subscribed);
+        self.extensions.as_deref().map(taken).unwrap_or_default()
     }
 
     /// How its extensions stand.
@@ -274,7 +274,7 @@ impl Extensions {
                 Poll::Pending => break,
                 Poll::Ready(Ok(Told::Started)) => {}
                 Poll::Ready(Ok(Told::Connecting(at, stream))) => {
-                    self.couriers.connected(at, stream, &self.desk)
+                    self.couriers.connected(at, stream, &self.desk);
                 }
                 Poll::Ready(Ok(Told::NotStarted(error))) => return Some(Input::NoEntrypoint(why(&error))),
                 Poll::Ready(Ok(Told::Ended(Who::Main, status))) => self.runtime = Runtime::Ended(status),

@@ -20,10 +20,12 @@ pub(super) fn stay(talk: &OwnedFd, ending: OwnedFd, started: Started) -> ! {
     let servers = reined.as_mut().and_then(|reined| reined.servers_end.take());
     let (mut parts, mut fds) = (Vec::new(), Vec::new());
     if let Some(listener) = &listener {
-        (parts.push(Part::Listener), fds.push(listener.as_fd()));
+        parts.push(Part::Listener);
+        fds.push(listener.as_fd());
     }
     if let Some(servers) = &servers {
-        (parts.push(Part::Reins), fds.push(servers.as_fd()));
+        parts.push(Part::Reins);
+        fds.push(servers.as_fd());
     }
     if wire::send(talk, &Report::Running { parts }, &fds).is_err() {
         sys::exit_now(1);
