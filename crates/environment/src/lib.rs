@@ -35,6 +35,7 @@ mod log;
 mod modes;
 mod outcome;
 mod process;
+mod program;
 mod runtime_api;
 mod runtime_template;
 mod runtimes;

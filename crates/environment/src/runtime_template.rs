@@ -7,9 +7,8 @@ use crate::channel::Channel;
 use crate::frame::FunctionMeta;
 use crate::life::Input;
 use crate::log::LogPipe;
-use crate::process::{
-    LaunchFailure, Plan, Process, Program, furnishing, output_descriptors, runtime_specification,
-};
+use crate::process::{LaunchFailure, Process, output_descriptors};
+use crate::program::{Plan, Program, furnishing, runtime_specification};
 use crate::runtimes::Interpreter;
 use crate::stock::Stock;
 use crate::variables::{is_read_at_start, variables};

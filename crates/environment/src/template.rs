@@ -1,7 +1,8 @@
 //! Templates: initialised processes that wait to be forked.
 
 use crate::host::{Host, StartError};
-use crate::process::{Kit, LaunchFailure, Plan, Process, TemplateProcess};
+use crate::process::{Kit, LaunchFailure, Process, TemplateProcess};
+use crate::program::Plan;
 use crate::stock::Stock;
 use crate::{Deployment, InitType};
 use martlet_sandbox::{ExitWatch, ForkError, Parking, Sandbox, Shell};

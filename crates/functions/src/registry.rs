@@ -391,7 +391,11 @@ impl Functions {
             let change =
                 machine::update_settings(&now.snapshot, edit, expected_revision.as_deref(), &stamp()?)?;
             let FunctionVersion { configuration, code, .. } = &change.record.latest.version;
-            if configuration.layers != now.latest().version.configuration.layers {
+            let before = &now.latest().version.configuration.layers;
+            if configuration.layers.iter().any(|layer| !before.contains(layer)) {
+                functions.check_signature(&arn, now.attached().code_signing.as_deref())?;
+            }
+            if configuration.layers != *before {
                 functions.refuse_oversized_with(&code.digest, &configuration.layers).await?;
             }
             let _pins = functions.hold_layers(&configuration.layers).await?;

@@ -193,7 +193,7 @@ impl Functions {
         Ok(Some(turn))
     }
 
-    /// Refuses a new package where only signed ones may come in.
+    /// Refuses a new package, or a layer, where only signed ones may come in.
     pub(crate) fn check_signature(
         &self,
         function: &FunctionArn,
@@ -202,7 +202,7 @@ impl Functions {
         match config.and_then(|config| self.inner.signing.get(config)) {
             Some(config) if config.enforce => Err(FunctionsError::Unsigned(function.clone())),
             Some(config) => {
-                tracing::warn!(%function, config = config.arn, "the function's new package has no signature");
+                tracing::warn!(%function, config = config.arn, "the function's new code or layer has no signature");
                 Ok(())
             }
             None => Ok(()),

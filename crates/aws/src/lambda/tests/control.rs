@@ -46,6 +46,12 @@ async fn enforced_signatures_keep_unsigned_packages_out() {
     let update = json!({"ZipFile": zip("two")});
     let answer = server.call("PUT", "/2015-03-31/functions/f/code", update.clone()).await;
     refused(&answer, 400, "CodeVerificationFailedException", "ENFORCE");
+    let layer = json!({"Content": {"ZipFile": zip("layer")}});
+    let layer = server.call("POST", "/2018-10-31/layers/l/versions", layer).await;
+    assert_eq!(layer.status, 201, "{:?}", layer.error());
+    let layers = json!({"Layers": [layer.body["LayerVersionArn"]]});
+    let answer = server.call("PUT", "/2015-03-31/functions/f/configuration", layers).await;
+    refused(&answer, 400, "CodeVerificationFailedException", "ENFORCE");
     refused(&server.call("DELETE", &one, Value::Null).await, 409, "ResourceConflictException", "in use");
     let of_function = "/2020-06-30/functions/f/code-signing-config";
     assert_eq!(server.call("DELETE", of_function, Value::Null).await.status, 204);
